@@ -1,0 +1,3 @@
+//! The admin port: ready, live, metrics, JSON state.
+
+pub mod json;

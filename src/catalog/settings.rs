@@ -1,0 +1,205 @@
+//! What a ServiceExport's `portolan.dev/*` annotations ask for.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::ClusterId;
+
+/// How candidates are ordered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// By measured round-trip time; the local cluster counts as 0 ms.
+    #[default]
+    Nearest,
+    /// The local cluster only; others only when it has no endpoint.
+    Local,
+    /// At random by weight.
+    Weighted,
+    /// The named clusters in this order, then nearest.
+    Pinned(Vec<ClusterId>),
+}
+
+/// What a call may not leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Fence {
+    /// Anywhere.
+    #[default]
+    None,
+    /// Only clusters of the same region.
+    Region,
+    /// Only clusters of the same region and zone.
+    Zone,
+}
+
+/// What a ClusterSetIP name resolves to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum DnsMode {
+    /// The clusterset address.
+    #[default]
+    Vip,
+    /// The endpoints of the nearest healthy cluster.
+    Endpoints,
+}
+
+/// Whether local traffic goes through the gateway too (Kubernetes only).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum LocalMode {
+    /// Local pods stand behind the VIP.
+    #[default]
+    Direct,
+    /// Local traffic passes the gateway.
+    Gateway,
+}
+
+/// The PROXY protocol spoken to the backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyProtocol {
+    /// None.
+    #[default]
+    None,
+    /// Version 2.
+    V2,
+}
+
+/// A cluster's share, 0 to 1000; 0 is a drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Weight(u16);
+
+impl Weight {
+    /// The largest share.
+    pub const MAX: u16 = 1000;
+
+    /// Refuses more than [`Weight::MAX`].
+    #[must_use]
+    pub fn new(value: u32) -> Option<Self> {
+        u16::try_from(value).ok().filter(|v| *v <= Self::MAX).map(Self)
+    }
+
+    /// The share.
+    #[must_use]
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl Default for Weight {
+    fn default() -> Self {
+        Self(100)
+    }
+}
+
+/// The settings of one export that travel with it. Who may import (`clusters`) and who may call
+/// (`allow`) stay at the exporter, which enforces them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Settings {
+    /// `portolan.dev/policy`.
+    pub policy: Policy,
+    /// `portolan.dev/fence`.
+    pub fence: Fence,
+    /// `portolan.dev/dns`.
+    pub dns: DnsMode,
+    /// `portolan.dev/weight`.
+    pub weight: Weight,
+    /// `portolan.dev/early-data`.
+    pub early_data: bool,
+    /// `portolan.dev/proxy-protocol`.
+    pub proxy_protocol: ProxyProtocol,
+    /// `portolan.dev/local`.
+    pub local: LocalMode,
+}
+
+/// Who may import: `portolan.dev/clusters`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ClusterRules {
+    /// `*`.
+    #[default]
+    Any,
+    /// The clusters listed; an empty set is nobody.
+    Only(BTreeSet<ClusterId>),
+}
+
+impl ClusterRules {
+    /// Whether this cluster may import.
+    #[must_use]
+    pub fn allows(&self, cluster: &ClusterId) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(set) => set.contains(cluster),
+        }
+    }
+}
+
+/// A caller as the importing cluster vouches for it; an unknown part matches only `*`.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller<'a> {
+    /// From the certificate.
+    pub cluster: &'a ClusterId,
+    /// The client's namespace, where known.
+    pub namespace: Option<&'a str>,
+    /// The client's service account, where known.
+    pub service_account: Option<&'a str>,
+}
+
+/// Who may call: `portolan.dev/allow`, a list of `cluster/namespace/serviceaccount`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallerRules(Vec<[Part; 3]>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Any,
+    Is(Box<str>),
+}
+
+impl Part {
+    fn matches(&self, value: Option<&str>) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Is(want) => value == Some(want),
+        }
+    }
+}
+
+impl Default for CallerRules {
+    fn default() -> Self {
+        Self(vec![[Part::Any, Part::Any, Part::Any]])
+    }
+}
+
+impl CallerRules {
+    /// Nobody: what a bad value becomes.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Parses a comma list of `cluster/namespace/serviceaccount`, `*` per part.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let rule = |item: &str| -> Option<[Part; 3]> {
+            let mut parts = item.trim().split('/').map(|part| match part {
+                "" => None,
+                "*" => Some(Part::Any),
+                name => Some(Part::Is(name.into())),
+            });
+            let rule = [parts.next()??, parts.next()??, parts.next()??];
+            parts.next().is_none().then_some(rule)
+        };
+        text.split(',').map(rule).collect::<Option<_>>().map(Self)
+    }
+
+    /// Whether this caller may call.
+    #[must_use]
+    pub fn allows(&self, caller: Caller<'_>) -> bool {
+        self.0.iter().any(|[cluster, namespace, account]| {
+            cluster.matches(Some(caller.cluster.as_str()))
+                && namespace.matches(caller.namespace)
+                && account.matches(caller.service_account)
+        })
+    }
+}

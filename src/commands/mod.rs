@@ -1,0 +1,1 @@
+//! Clients of the admin port and small tools.

@@ -1,0 +1,1 @@
+//! DNS sockets and wire encoding of answers.

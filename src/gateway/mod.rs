@@ -1,0 +1,1 @@
+//! Outbound listeners, inbound, tunnels, pool, byte pump and probes.

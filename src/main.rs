@@ -1,0 +1,3 @@
+//! Portolan: one binary for every role of a cluster.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Control sessions: publish and subscribe.

@@ -1,0 +1,12 @@
+//! Where calls go: `plan(&inputs, now)` orders, for every service and port, the clusters that
+//! export it, with a reason for each.
+//!
+//! Invariants: one immutable [`RouteTable`] behind one swap ([`SharedTable`]), one writer; a
+//! route depends on the inputs as sets, never on their order; names never route, (protocol,
+//! number) does. Not here: health (given), addresses of gateways' connections (the gateway's).
+
+mod shared;
+mod table;
+
+pub use shared::{SharedTable, TableWriter};
+pub use table::{Candidate, DirectEndpoints, PeerStatus, PortRoute, Reason, Route, RouteTable};

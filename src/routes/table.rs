@@ -1,0 +1,164 @@
+//! The immutable table that every reader loads.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::{
+    DnsMode, ExportedEndpoint, LocalCatalog, LocalExport, Policy, ServiceType, SessionAffinity,
+};
+use crate::health::{PeerState, PeerView};
+use crate::model::{ClusterId, PortKey, PortSpec, ServiceKey};
+
+/// Why a candidate stands where it stands (closed set, shown by `explain` and in the JSON).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The own cluster.
+    Local,
+    /// Ordered by measured round-trip time.
+    Nearest,
+    /// Equally near; locality or the name decided.
+    TieLocality,
+    /// Named by `pinned:`.
+    Pinned,
+    /// Chosen by weight.
+    Weighted,
+    /// Outside the fence.
+    Fenced,
+    /// Draining, or weight 0.
+    Draining,
+    /// Not answering as it should.
+    Suspect,
+    /// Down.
+    Down,
+    /// Exports the port but has no ready endpoint.
+    NoEndpoint,
+    /// Exports the service but not this port.
+    PortNotExported,
+    /// The caller may not.
+    NotAllowed,
+    /// Nothing healthy: the last known order.
+    LastResort,
+}
+
+/// One cluster that exports a port, with its place and why.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidate {
+    /// The cluster; `local` in [`Candidate::local`] tells whether it is ours.
+    pub cluster: ClusterId,
+    /// Whether it is the own cluster.
+    pub local: bool,
+    /// Its health (the own cluster is `Up`).
+    pub state: PeerState,
+    /// The round trip that ranks; 0 for the own cluster; `None` before the first measurement.
+    pub rtt: Option<Duration>,
+    /// Its share under `weighted`, scaled by slow start; 0 is a drain.
+    pub weight: u32,
+    /// Whether a new stream may go there.
+    pub usable: bool,
+    /// Why it stands here.
+    pub reason: Reason,
+    /// Since when it has had this state.
+    pub since: Instant,
+}
+
+/// One port of a route: its candidates, best first, unusable ones last.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PortRoute {
+    /// The port as the import has it.
+    pub spec: PortSpec,
+    /// Best first.
+    pub candidates: Vec<Candidate>,
+    /// Under `weighted`: usable candidates are drawn by weight instead of in order.
+    pub by_weight: bool,
+}
+
+/// Endpoints of one cluster that clients reach directly: headless names and `dns: endpoints`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectEndpoints {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Its ready endpoints, ascending by address.
+    pub endpoints: Vec<ExportedEndpoint>,
+}
+
+/// The chosen ways to one service: what `explain` prints, what gateway and DNS obey.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// The name.
+    pub key: ServiceKey,
+    /// The import's type.
+    pub service_type: ServiceType,
+    /// What the DNS name answers.
+    pub dns: DnsMode,
+    /// The policy in force.
+    pub policy: Policy,
+    /// The import's affinity.
+    pub session_affinity: SessionAffinity,
+    /// Early data opted in by every exporter.
+    pub early_data: bool,
+    /// The clusterset addresses, at most one per family; empty for headless.
+    pub vips: Vec<IpAddr>,
+    /// Ports in the import's order.
+    pub ports: Vec<PortRoute>,
+    /// Every exporting cluster's place regardless of port (the best of its ports): the order
+    /// of `explain` and of DNS.
+    pub clusters: Vec<Candidate>,
+    /// Reachable endpoints by cluster, nearest healthy first; Down clusters only where nothing
+    /// else can serve.
+    pub direct: Vec<DirectEndpoints>,
+}
+
+impl Route {
+    /// The port of that protocol and number.
+    #[must_use]
+    pub fn port(&self, key: PortKey) -> Option<&PortRoute> {
+        self.ports.iter().find(|port| port.spec.key() == key)
+    }
+}
+
+/// The one immutable truth that gateway, DNS and admin read.
+#[derive(Debug, Clone)]
+pub struct RouteTable {
+    /// Rises with every published change.
+    pub revision: u64,
+    /// When it was built.
+    pub built: Instant,
+    /// The own cluster.
+    pub cluster: ClusterId,
+    /// By name.
+    pub services: HashMap<ServiceKey, Arc<Route>>,
+    /// Which service owns a clusterset address.
+    pub vips: BTreeMap<IpAddr, ServiceKey>,
+    /// Peers by name.
+    pub peers: BTreeMap<ClusterId, PeerStatus>,
+    /// What we export: the inbound gateway dials only this, `peering` publishes it.
+    pub local: Arc<LocalCatalog>,
+}
+
+/// A peer as the table shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PeerStatus {
+    /// What health says.
+    pub health: PeerView,
+    /// Control sessions held.
+    pub sessions: u32,
+    /// The catalog revision believed, of (replica, its start).
+    pub revision: u64,
+    /// The last thing that went wrong.
+    pub last_error: Option<Arc<str>>,
+    /// Socket addresses to dial now (configured, resolved and learned).
+    pub addresses: Vec<SocketAddr>,
+}
+
+impl RouteTable {
+    /// The local export of that name, if this cluster exports it.
+    #[must_use]
+    pub fn local_export(&self, key: &ServiceKey) -> Option<&Arc<LocalExport>> {
+        self.local.exports.get(key)
+    }
+}

@@ -1,0 +1,1 @@
+//! Saved state: atomic, checksummed, versioned files.

@@ -1,0 +1,1 @@
+//! Identities, bundles, rustls configurations, and the one listener of the gateway port.

@@ -1,0 +1,1 @@
+//! Name to clusterset address, stable.
