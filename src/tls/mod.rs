@@ -1,6 +1,10 @@
 //! Identities, bundles, rustls configurations, and the one listener of the gateway port.
 
 mod bundle;
+mod folder;
+mod lobby;
+mod material;
+mod verify;
 mod dialer;
 mod error;
 mod identity;
