@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::string::Ia5String;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, SanType,
 };
 use rustls::client::Resumption;
 use rustls::version::TLS13;
@@ -203,7 +203,8 @@ impl Leaf {
         let mut params = CertificateParams::default();
         params.not_before = self.begins.into();
         params.not_after = self.expires.into();
-        params.subject_alt_names = self.dns.iter().map(|name| SanType::DnsName(ia5(name))).collect();
+        params.subject_alt_names =
+            self.dns.iter().map(|name| SanType::DnsName(ia5(name))).collect();
         params.subject_alt_names.extend(self.uris.iter().map(|uri| SanType::URI(ia5(uri))));
         params.extended_key_usages.clone_from(&self.usages);
         let key = KeyPair::generate().expect("a key");

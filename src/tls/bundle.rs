@@ -90,10 +90,7 @@ pub(super) fn authorities(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, St
         return Err("there is no certificate in it; copy the cluster's ca.pem".to_owned());
     }
     if found.len() > MAX_AUTHORITIES {
-        return Err(format!(
-            "{} certificates in it; keep at most {MAX_AUTHORITIES}",
-            found.len()
-        ));
+        return Err(format!("{} certificates in it; keep at most {MAX_AUTHORITIES}", found.len()));
     }
     for certificate in &found {
         let (_, parsed) = X509Certificate::from_der(certificate)

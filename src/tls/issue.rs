@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use rcgen::string::Ia5String;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use x509_parser::certificate::X509Certificate;
@@ -82,8 +82,7 @@ impl Authority {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
-        let issuer =
-            Issuer::from_ca_cert_der(&self.0.certificate, &*self.0.key).map_err(failed)?;
+        let issuer = Issuer::from_ca_cert_der(&self.0.certificate, &*self.0.key).map_err(failed)?;
         let key = Zeroizing::new(KeyPair::generate().map_err(failed)?);
         let certificate = params.signed_by(&*key, &issuer).map_err(failed)?;
         Ok(Leaf { certificate, key })

@@ -133,9 +133,10 @@ impl Own {
             let problem = "it is missing; run: portolan trust init, or put the issued pair there";
             return Err(Error::invalid(path, problem));
         };
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate)
-            .collect::<Result<_, _>>()
-            .map_err(|error| Error::invalid(&paths.certificate, format!("not PEM: {error}")))?;
+        let chain: Vec<_> =
+            CertificateDer::pem_slice_iter(certificate)
+                .collect::<Result<_, _>>()
+                .map_err(|error| Error::invalid(&paths.certificate, format!("not PEM: {error}")))?;
         let leaf = chain.first().ok_or_else(|| {
             Error::invalid(&paths.certificate, "there is no certificate in it; issue it again")
         })?;
@@ -156,11 +157,7 @@ impl Own {
 }
 
 /// What the own leaf says; it must speak for the configured cluster.
-fn own_claims(
-    config: &Config,
-    paths: &Paths,
-    leaf: &CertificateDer<'_>,
-) -> Result<Claims, Error> {
+fn own_claims(config: &Config, paths: &Paths, leaf: &CertificateDer<'_>) -> Result<Claims, Error> {
     let identity = |source| Error::Identity { path: paths.certificate.clone(), source };
     let claims = Claims::read(leaf).map_err(identity)?;
     if claims.cluster != config.cluster {
@@ -236,8 +233,8 @@ pub(super) fn load_bundles(
             problems.push((path, "it is this cluster's own name; remove the file".to_owned()));
             continue;
         }
-        let parsed = content
-            .and_then(|pem| Bundle::parse(&cluster, &config.clusterset, &pem, provider));
+        let parsed =
+            content.and_then(|pem| Bundle::parse(&cluster, &config.clusterset, &pem, provider));
         let last = before.get(&cluster);
         match parsed {
             Ok(bundle) => {

@@ -48,7 +48,12 @@ impl Metrics {
     }
 
     /// Counts a refusal and says so in one line, unless that reason was said within the second.
-    pub(super) fn refuse(&self, reason: Refusal, remote: impl fmt::Display, problem: impl fmt::Display) {
+    pub(super) fn refuse(
+        &self,
+        reason: Refusal,
+        remote: impl fmt::Display,
+        problem: impl fmt::Display,
+    ) {
         self.refused.with_label_values(&[reason.as_str()]).inc();
         if let Some(unsaid) = self.brakes[reason as usize].pass(clock::now()) {
             tracing::warn!(%reason, %remote, %problem, unsaid, "connection refused");

@@ -1,20 +1,20 @@
 //! Identities, bundles, rustls configurations, and the one listener of the gateway port.
 
 mod bundle;
-mod folder;
-mod lobby;
-mod material;
-mod verify;
 mod dialer;
 mod error;
+mod folder;
 mod identity;
 mod issue;
 mod kind;
 mod listener;
+mod lobby;
+mod material;
 mod metrics;
 mod refusal;
 mod socket;
 mod trust;
+mod verify;
 
 pub use dialer::{Dialed, Dialer};
 pub use error::{DialError, Error};
@@ -29,3 +29,6 @@ pub use trust::{Config, Trust};
 
 /// A connection between gateways, either side.
 pub type Stream = tokio_rustls::TlsStream<tokio::net::TcpStream>;
+
+#[cfg(test)]
+mod tests;

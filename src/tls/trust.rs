@@ -263,10 +263,7 @@ impl Trust {
 /// Whether two sets of bundles trust the same.
 fn same(left: &Bundles, right: &Bundles) -> bool {
     left.len() == right.len()
-        && left
-            .iter()
-            .zip(right)
-            .all(|(a, b)| a.0 == b.0 && a.1.fingerprint == b.1.fingerprint)
+        && left.iter().zip(right).all(|(a, b)| a.0 == b.0 && a.1.fingerprint == b.1.fingerprint)
 }
 
 /// When the own leaf is to be renewed, or what was said about it.
@@ -313,5 +310,69 @@ impl Renewal {
                 "own certificate has expired, peers refuse it; replace cert.pem and key.pem"
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::trust::{Leaf, init, open};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn s01_renewal_is_at_half_of_the_leaf_s_life_give_or_take_a_tenth() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path(), "paris");
+        let (trust, _) = open(dir.path(), "paris");
+        let own = trust.material().own.clone();
+        let life = own.expires.duration_since(own.begins).unwrap();
+        let moments: Vec<_> = (0..200).map(|_| Renewal::plan(&own).at).collect();
+        for at in &moments {
+            let share = at.duration_since(own.begins).unwrap().as_secs_f64() / life.as_secs_f64();
+            assert!((0.449..=0.551).contains(&share), "{share}");
+        }
+        let spread = moments.iter().max().unwrap().duration_since(*moments.iter().min().unwrap());
+        assert!(spread.unwrap() > HOUR);
+    }
+
+    #[test]
+    fn s01_the_wall_clock_renews_also_when_it_jumped() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path(), "paris");
+        let (trust, _) = open(dir.path(), "paris");
+        let generation = trust.generation();
+        let now = clock::wall();
+        let mut renewal = Renewal::plan(&trust.material().own);
+        trust.check(&mut renewal, now);
+        trust.check(&mut renewal, now + 10 * HOUR);
+        assert!(!generation.has_changed().unwrap(), "not yet due");
+        for jump in [now + 14 * HOUR, now + 400 * HOUR, now - HOUR] {
+            let before = trust.material().own.certified.cert.clone();
+            trust.check(&mut renewal, jump);
+            assert_ne!(trust.material().own.certified.cert, before);
+        }
+        assert_eq!(*generation.borrow(), 4);
+    }
+
+    #[test]
+    fn s01_without_an_authority_s_key_the_end_is_announced_once() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path(), "paris");
+        Leaf::of("paris").signed_by(dir.path()).install(dir.path());
+        let (trust, _) = open(dir.path(), "paris");
+        let before = trust.material().own.certified.cert.clone();
+        let expires = trust.own_expiry();
+        let mut renewal = Renewal::plan(&trust.material().own);
+        let mut said = Vec::new();
+        for left in [7, 6, 5, 1] {
+            trust.check(&mut renewal, expires - left * HOUR);
+            said.push(renewal.warned);
+        }
+        trust.check(&mut renewal, expires + HOUR);
+        said.push(renewal.warned);
+        let soon = Some(Warned::Soon);
+        assert_eq!(said, [None, soon, soon, soon, Some(Warned::Expired)]);
+        assert_eq!(trust.material().own.certified.cert, before);
     }
 }
