@@ -44,17 +44,65 @@ const LAYERS: &[(&str, &[&str])] = &[
 
 const BASE: [&str; 3] = ["backoff", "clock", "drain"];
 const EDGE: [&str; 13] = [
-    "backoff", "clock", "drain", "telemetry", "model", "catalog", "health", "vips", "wire",
-    "routes", "zone", "store", "tls",
+    "backoff",
+    "clock",
+    "drain",
+    "telemetry",
+    "model",
+    "catalog",
+    "health",
+    "vips",
+    "wire",
+    "routes",
+    "zone",
+    "store",
+    "tls",
 ];
 const COMPOSITION: [&str; 19] = [
-    "backoff", "clock", "drain", "telemetry", "model", "catalog", "health", "vips", "wire",
-    "routes", "zone", "store", "tls", "files", "peering", "gateway", "dns", "admin", "config",
+    "backoff",
+    "clock",
+    "drain",
+    "telemetry",
+    "model",
+    "catalog",
+    "health",
+    "vips",
+    "wire",
+    "routes",
+    "zone",
+    "store",
+    "tls",
+    "files",
+    "peering",
+    "gateway",
+    "dns",
+    "admin",
+    "config",
 ];
 const TOP: [&str; 23] = [
-    "backoff", "clock", "drain", "telemetry", "model", "catalog", "health", "vips", "wire",
-    "routes", "zone", "store", "tls", "files", "peering", "gateway", "dns", "admin", "config",
-    "app", "args", "commands", "demo",
+    "backoff",
+    "clock",
+    "drain",
+    "telemetry",
+    "model",
+    "catalog",
+    "health",
+    "vips",
+    "wire",
+    "routes",
+    "zone",
+    "store",
+    "tls",
+    "files",
+    "peering",
+    "gateway",
+    "dns",
+    "admin",
+    "config",
+    "app",
+    "args",
+    "commands",
+    "demo",
 ];
 
 /// Words that must not appear in the decisions.
@@ -121,10 +169,7 @@ fn production_lines(text: &str) -> Vec<String> {
         .windows(2)
         .position(|two| two[0].trim() == "#[cfg(test)]" && two[1].trim().starts_with("mod tests {"))
         .unwrap_or(lines.len());
-    lines[..end]
-        .iter()
-        .map(|line| line.split("//").next().unwrap_or_default().to_owned())
-        .collect()
+    lines[..end].iter().map(|line| line.split("//").next().unwrap_or_default().to_owned()).collect()
 }
 
 /// The modules that a source names after `crate::`, grouped imports included.
@@ -246,8 +291,7 @@ fn the_median_file_is_short() {
 fn no_function_is_too_long() {
     let mut wrong = Vec::new();
     for source in sources() {
-        let bound =
-            if source.module == "app" { MAX_COMPOSITION_LINES } else { MAX_FUNCTION_LINES };
+        let bound = if source.module == "app" { MAX_COMPOSITION_LINES } else { MAX_FUNCTION_LINES };
         for (name, start, length) in functions(&source.lines) {
             if length > bound {
                 wrong.push(format!("{}:{start}: {name} ({length})", source.path.display()));
@@ -264,8 +308,10 @@ fn functions(lines: &[String]) -> Vec<(String, usize, usize)> {
         let Some(at) = line.find("fn ") else { continue };
         let head = &line[..at];
         let is_item = head.split_whitespace().all(|word| {
-            matches!(word, "async" | "const" | "unsafe") || word.starts_with("pub")
-                || word == "in" || word.ends_with(')')
+            matches!(word, "async" | "const" | "unsafe")
+                || word.starts_with("pub")
+                || word == "in"
+                || word.ends_with(')')
         });
         if !is_item {
             continue;

@@ -51,7 +51,11 @@ enum Class {
 }
 
 /// Orders the contenders, best first.
-pub(super) fn order(contenders: &[Contender<'_>], rules: Rules<'_>, now: Instant) -> Vec<Candidate> {
+pub(super) fn order(
+    contenders: &[Contender<'_>],
+    rules: Rules<'_>,
+    now: Instant,
+) -> Vec<Candidate> {
     let mut placed: Vec<(Class, Reason, &Contender<'_>)> = contenders
         .iter()
         .map(|contender| {
@@ -79,8 +83,10 @@ pub(super) fn order(contenders: &[Contender<'_>], rules: Rules<'_>, now: Instant
         .map(|(class, reason, contender)| {
             let tied = ties.iter().find(|group| group.contains(&contender.cluster));
             let tied = tied.is_some_and(|group| {
-                group.iter().any(|other| other_distance(contenders, other, rules.own)
-                    != distance(contender.locality, rules.own))
+                group.iter().any(|other| {
+                    other_distance(contenders, other, rules.own)
+                        != distance(contender.locality, rules.own)
+                })
             });
             candidate(class, reason, contender, tied)
         })

@@ -55,8 +55,7 @@ pub fn plan_service(inputs: &Inputs, key: &ServiceKey, now: Instant) -> Option<R
     let claims: Vec<Claim<'_>> =
         exporters.iter().map(|e| Claim { cluster: e.cluster, export: e.export }).collect();
     let merged = merge(Some(&inputs.cluster), &claims)?;
-    let rules =
-        Rules { policy: &merged.policy, fence: merged.fence, own: &inputs.locality };
+    let rules = Rules { policy: &merged.policy, fence: merged.fence, own: &inputs.locality };
     let ports = merged
         .ports
         .iter()
@@ -217,7 +216,8 @@ fn table(inputs: &Inputs, services: HashMap<ServiceKey, Arc<Route>>, now: Instan
         .values()
         .flat_map(|route| route.vips.iter().map(|vip| (*vip, route.key.clone())))
         .collect();
-    let peers = inputs.peers.iter().map(|(id, peer)| (id.clone(), peer.status(inputs.started))).collect();
+    let peers =
+        inputs.peers.iter().map(|(id, peer)| (id.clone(), peer.status(inputs.started))).collect();
     RouteTable {
         revision: 0,
         built: now,

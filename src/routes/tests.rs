@@ -119,7 +119,7 @@ impl World {
         ports: &[(u32, u32)],
         settings: Settings,
     ) -> Self {
-        let rtt = (state != PeerState::Unknown).then(|| ms(rtt));
+        let rtt = (state != Unknown).then(|| ms(rtt));
         let health = PeerView {
             state,
             since: self.now,
@@ -133,11 +133,8 @@ impl World {
             network: "flat".into(),
             locality: Locality { region: "us".into(), zone: "us-1".into() },
         };
-        let input = PeerInput {
-            catalog: Arc::new(catalog),
-            health: Some(health),
-            ..PeerInput::default()
-        };
+        let input =
+            PeerInput { catalog: Arc::new(catalog), health: Some(health), ..PeerInput::default() };
         self.inputs.peers.insert(cluster(name), input);
         self
     }
@@ -253,11 +250,7 @@ fn equally_near_peers_are_told_apart_by_locality() {
 #[test]
 fn policies_order_as_the_table_of_annotations_says() {
     let of = |policy: Policy| {
-        World::new()
-            .own(1, settings(policy))
-            .peer("oregon", Up, 20)
-            .peer("tokyo", Up, 110)
-            .order()
+        World::new().own(1, settings(policy)).peer("oregon", Up, 20).peer("tokyo", Up, 110).order()
     };
     assert_eq!(of(Policy::Local), ["paris:local", "[oregon:fenced]", "[tokyo:fenced]"]);
     let pinned = Policy::Pinned(vec![cluster("tokyo"), cluster("oregon")]);
@@ -290,7 +283,7 @@ fn a_fence_is_never_left_not_even_as_a_last_resort() {
     let region = Settings { fence: Fence::Region, ..Settings::default() };
     let world = World::new().own(0, region).peer("oregon", Up, 20).peer("berlin", Down, 9);
     let world = world.at("berlin", "eu", "eu-2");
-    assert_eq!(world.order(), ["berlin:last_resort", "[oregon:fenced]", "[paris:no_endpoint]"]);
+    assert_eq!(world.order(), ["berlin:last_resort", "[paris:no_endpoint]", "[oregon:fenced]"]);
 }
 
 #[test]
@@ -337,8 +330,12 @@ struct AnyPeer {
 
 fn any_peer() -> impl Strategy<Value = AnyPeer> {
     let states = prop::sample::select(vec![Up, Suspect, Down, Draining, Unknown]);
-    (states, 1_u64..200, 0_u32..3, 0_u32..200)
-        .prop_map(|(state, rtt, ready, weight)| AnyPeer { state, rtt, ready, weight })
+    (states, 1_u64..200, 0_u32..3, 0_u32..200).prop_map(|(state, rtt, ready, weight)| AnyPeer {
+        state,
+        rtt,
+        ready,
+        weight,
+    })
 }
 
 fn any_policy() -> impl Strategy<Value = Policy> {
