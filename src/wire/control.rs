@@ -472,7 +472,9 @@ code!(
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DecodeError {
     /// The announced length is over the cap.
-    #[error("a control message announces more than {MAX_MESSAGE_BYTES} bytes; is the peer one of ours?")]
+    #[error(
+        "a control message announces more than {MAX_MESSAGE_BYTES} bytes; is the peer one of ours?"
+    )]
     TooLong,
     /// The bytes are no message.
     #[error("a control message cannot be decoded ({0}); is the peer one of ours?")]
