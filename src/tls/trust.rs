@@ -38,7 +38,9 @@ struct Shared {
 
 impl fmt::Debug for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Trust").field("cluster", &self.shared.config.cluster).finish_non_exhaustive()
+        f.debug_struct("Trust")
+            .field("cluster", &self.shared.config.cluster)
+            .finish_non_exhaustive()
     }
 }
 
