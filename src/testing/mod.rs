@@ -1,1 +1,3 @@
 //! Fakes for tests and benches.
+
+pub mod table;
