@@ -4,7 +4,7 @@
 
 mod dns;
 mod process;
-pub mod trust;
+pub mod table;
 mod world;
 
 pub use dns::{dns_exchange, dns_query};
