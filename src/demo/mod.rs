@@ -1,1 +1,7 @@
-//! Three clouds on one machine.
+//! `portolan demo`.
+
+mod backend;
+mod figures;
+mod line;
+mod load;
+mod report;
