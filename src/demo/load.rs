@@ -47,6 +47,8 @@ impl Record {
 pub(super) struct Tally {
     /// Connections in all.
     pub(super) total: usize,
+    /// Connections that have not ended yet.
+    pub(super) open: usize,
     /// What went wrong, and how often.
     pub(super) failures: BTreeMap<String, usize>,
     /// Whole answers by cluster.
@@ -61,6 +63,7 @@ impl Tally {
         for record in records {
             tally.total += 1;
             match &record.outcome {
+                _ if record.ended.is_none() => tally.open += 1,
                 Ok(cluster) => *tally.answered.entry(cluster.clone()).or_default() += 1,
                 Err(failure) => *tally.failures.entry(failure.clone()).or_default() += 1,
             }
@@ -69,9 +72,9 @@ impl Tally {
         tally
     }
 
-    /// How many failed.
+    /// How many failed; one that is still open has not been answered.
     pub(super) fn failed(&self) -> usize {
-        self.failures.values().sum()
+        self.failures.values().sum::<usize>() + self.open
     }
 
     /// The share of all that this cluster answered, in percent.
@@ -162,7 +165,8 @@ impl Load {
             Ok(Err(fault)) => Err(fault.to_string()),
             Err(_) => Err("no whole answer within 10 s".to_owned()),
         };
-        self.records()[index] = Record { scheduled, first_byte, ended: Some(clock::now()), outcome };
+        self.records()[index] =
+            Record { scheduled, first_byte, ended: Some(clock::now()), outcome };
     }
 }
 
