@@ -86,7 +86,7 @@ impl Script {
     async fn tally(&self, from: Instant, until: Instant) -> Tally {
         loop {
             let tally = Tally::of(&self.load.scheduled(from, until));
-            if tally.open == 0 && clock::now() >= until {
+            if tally.open == 0 && self.load.has_reached(until) {
                 return tally;
             }
             sleep(LOOK_EVERY).await;
