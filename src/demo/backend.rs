@@ -161,7 +161,10 @@ mod tests {
 
         let answer = ask(at, "/").await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-        assert!(answer.ends_with("\r\n\r\n{\"cluster\":\"paris\",\"pod\":\"web-0\"}\n"), "{answer}");
+        assert!(
+            answer.ends_with("\r\n\r\n{\"cluster\":\"paris\",\"pod\":\"web-0\"}\n"),
+            "{answer}"
+        );
         let whole = ask(at, "/load").await;
         let (_, body) = whole.split_once("\r\n\r\n").unwrap();
         assert_eq!(body.as_bytes(), load_body(&line("paris", "web-0")));

@@ -162,7 +162,8 @@ impl Load {
             Ok(Err(fault)) => Err(fault.to_string()),
             Err(_) => Err("no whole answer within 10 s".to_owned()),
         };
-        self.records()[index] = Record { scheduled, first_byte, ended: Some(clock::now()), outcome };
+        self.records()[index] =
+            Record { scheduled, first_byte, ended: Some(clock::now()), outcome };
     }
 }
 
