@@ -38,7 +38,8 @@ pub(super) fn line(cluster: &str, pod: &str) -> String {
 pub(super) fn load_body(line: &str) -> Vec<u8> {
     let seed = line.bytes().fold(7_u8, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte));
     let mut body = line.as_bytes().to_vec();
-    body.extend((0..FILLER).map(|i| b' ' + ((i * 13 + i / 95 + usize::from(seed)) % 95) as u8));
+    let printable: Vec<u8> = (b' '..b' ' + 95).collect();
+    body.extend((0..FILLER).map(|i| printable[(i * 13 + i / 95 + usize::from(seed)) % 95]));
     body
 }
 

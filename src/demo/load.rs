@@ -47,6 +47,8 @@ impl Record {
 pub(super) struct Tally {
     /// Connections in all.
     pub(super) total: usize,
+    /// Connections that have not ended yet.
+    pub(super) open: usize,
     /// What went wrong, and how often.
     pub(super) failures: BTreeMap<String, usize>,
     /// Whole answers by cluster.
@@ -61,6 +63,7 @@ impl Tally {
         for record in records {
             tally.total += 1;
             match &record.outcome {
+                _ if record.ended.is_none() => tally.open += 1,
                 Ok(cluster) => *tally.answered.entry(cluster.clone()).or_default() += 1,
                 Err(failure) => *tally.failures.entry(failure.clone()).or_default() += 1,
             }
@@ -69,9 +72,9 @@ impl Tally {
         tally
     }
 
-    /// How many failed.
+    /// How many failed; one that is still open has not been answered.
     pub(super) fn failed(&self) -> usize {
-        self.failures.values().sum()
+        self.failures.values().sum::<usize>() + self.open
     }
 
     /// The share of all that this cluster answered, in percent.
@@ -106,7 +109,7 @@ impl Load {
         let mut next = clock::now();
         loop {
             sleep_until(next.into()).await;
-            open.spawn(self.clone().one(next));
+            open.spawn(self.clone().one(self.begin(next), next));
             next += period;
             while open.try_join_next().is_some() {}
         }
@@ -117,7 +120,7 @@ impl Load {
         let now = clock::now();
         let mut open = JoinSet::new();
         for _ in 0..count {
-            open.spawn(self.clone().one(now));
+            open.spawn(self.clone().one(self.begin(now), now));
         }
         while open.join_next().await.is_some() {}
     }
@@ -135,6 +138,11 @@ impl Load {
         records.iter().filter(open).cloned().collect()
     }
 
+    /// Whether every connection scheduled before `instant` has begun.
+    pub(super) fn has_reached(&self, instant: Instant) -> bool {
+        self.records().last().is_some_and(|last| last.scheduled >= instant)
+    }
+
     /// When this cluster first answered a connection scheduled at `after` or later.
     pub(super) fn first_answer(&self, cluster: &str, after: Instant) -> Option<Instant> {
         let records = self.records();
@@ -149,12 +157,14 @@ impl Load {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn one(self, scheduled: Instant) {
-        let index = {
-            let mut records = self.records();
-            records.push(Record::begun(scheduled));
-            records.len() - 1
-        };
+    /// Notes a connection, still open; its number.
+    fn begin(&self, scheduled: Instant) -> usize {
+        let mut records = self.records();
+        records.push(Record::begun(scheduled));
+        records.len() - 1
+    }
+
+    async fn one(self, index: usize, scheduled: Instant) {
         let mut first_byte = None;
         let fetched = fetch(self.target, self.path, &mut first_byte);
         let outcome = match timeout_at((scheduled + GIVE_UP).into(), fetched).await {

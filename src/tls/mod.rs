@@ -3,14 +3,18 @@
 mod bundle;
 mod dialer;
 mod error;
+mod folder;
 mod identity;
 mod issue;
 mod kind;
 mod listener;
+mod lobby;
+mod material;
 mod metrics;
 mod refusal;
 mod socket;
 mod trust;
+mod verify;
 
 pub use dialer::{Dialed, Dialer};
 pub use error::{DialError, Error};
@@ -25,3 +29,6 @@ pub use trust::{Config, Trust};
 
 /// A connection between gateways, either side.
 pub type Stream = tokio_rustls::TlsStream<tokio::net::TcpStream>;
+
+#[cfg(test)]
+mod tests;
