@@ -150,9 +150,10 @@ fn direct(route: &Route, clusters: &[(&str, &[&str])]) -> Vec<DirectEndpoints> {
         let mut endpoints: Vec<ExportedEndpoint> = texts
             .iter()
             .map(|text| {
-                let (address, host) = text.split_once(' ').map_or((*text, None), |(address, host)| {
-                    (address, Some(HostLabel::parse(host).expect("a host label")))
-                });
+                let (address, host) =
+                    text.split_once(' ').map_or((*text, None), |(address, host)| {
+                        (address, Some(HostLabel::parse(host).expect("a host label")))
+                    });
                 ExportedEndpoint { address: ip(address), hostname: host, ports: ports.clone() }
             })
             .collect();

@@ -241,10 +241,7 @@ mod tests {
                 "_http._tcp.web.shop.svc.clusterset.local",
                 Denoted::Port(under, Protocol::Tcp, "http"),
             ),
-            (
-                "_q._sctp.web.shop.svc.clusterset.local",
-                Denoted::Port(under, Protocol::Sctp, "q"),
-            ),
+            ("_q._sctp.web.shop.svc.clusterset.local", Denoted::Port(under, Protocol::Sctp, "q")),
             ("web-0.paris.web.shop.svc.clusterset.local", Denoted::Pod(under, "paris", "web-0")),
             ("_http.paris.web.shop.svc.clusterset.local", Denoted::Nothing),
             ("_http._icmp.web.shop.svc.clusterset.local", Denoted::Nothing),
@@ -285,9 +282,23 @@ mod tests {
     #[test]
     fn what_names_no_service_says_what_to_write() {
         for text in [
-            "", ".", "web", "web.shop.svc", "web.shop.svc.cluster.local", "a.b.c", "web.shop..",
-            "web.shop:", "web.shop:0", "web.shop:65536", "web.shop:+80", "web.shop:x", "we_b.shop",
-            ".shop", "web.", "web.shop:80:80", "_http._tcp.web.shop.svc.clusterset.local",
+            "",
+            ".",
+            "web",
+            "web.shop.svc",
+            "web.shop.svc.cluster.local",
+            "a.b.c",
+            "web.shop..",
+            "web.shop:",
+            "web.shop:0",
+            "web.shop:65536",
+            "web.shop:+80",
+            "web.shop:x",
+            "we_b.shop",
+            ".shop",
+            "web.",
+            "web.shop:80:80",
+            "_http._tcp.web.shop.svc.clusterset.local",
         ] {
             assert!(parse_name(text, &zone()).is_err(), "{text:?}");
         }

@@ -160,12 +160,7 @@ pub(super) fn service(route: &Route, qtype: QueryType, zone: &DnsName) -> Option
 }
 
 /// `_<port>._<proto>.<service>…`: SRV records only. Unnamed ports have no such name.
-pub(super) fn port(
-    route: &Route,
-    protocol: Protocol,
-    name: &str,
-    zone: &DnsName,
-) -> Option<Node> {
+pub(super) fn port(route: &Route, protocol: Protocol, name: &str, zone: &DnsName) -> Option<Node> {
     let named: Vec<PortKey> = named_ports(route, protocol)
         .filter(|(port, _)| port.eq_ignore_ascii_case(name))
         .map(|(_, key)| key)

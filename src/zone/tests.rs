@@ -317,8 +317,26 @@ fn any_type() -> impl Strategy<Value = QueryType> {
 /// Labels that are often those of the zone, and sometimes any octets.
 fn any_label() -> impl Strategy<Value = Vec<u8>> {
     let words = [
-        "web", "shop", "near", "db", "data", "empty", "paris", "tokyo", "db-0", "_tcp", "_udp",
-        "_http", "_sql", "svc", "dns", "ns", "dns-version", "clusterset", "local", "10-1-0-6",
+        "web",
+        "shop",
+        "near",
+        "db",
+        "data",
+        "empty",
+        "paris",
+        "tokyo",
+        "db-0",
+        "_tcp",
+        "_udp",
+        "_http",
+        "_sql",
+        "svc",
+        "dns",
+        "ns",
+        "dns-version",
+        "clusterset",
+        "local",
+        "10-1-0-6",
     ];
     let word = proptest::sample::select(words.to_vec()).prop_map(|w| w.as_bytes().to_vec());
     prop_oneof![4 => word, 1 => proptest::collection::vec(any::<u8>(), 1..=63)]
