@@ -1,0 +1,1 @@
+//! `check --config FILE`: everything that can be known before starting.
