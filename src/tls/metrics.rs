@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use prometheus::{GaugeVec, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{GaugeVec, IntCounter, IntCounterVec, Registry};
 
 use super::refusal::Refusal;
 use crate::clock;
 use crate::model::ClusterId;
-use crate::telemetry::{Throttle, panic_counter};
+use crate::telemetry::{Throttle, counters, gauges, panic_counter};
 
 /// At most one log line per reason in this time.
 const LOG_EVERY: Duration = Duration::from_secs(1);
@@ -26,19 +26,18 @@ pub struct Metrics {
 impl Metrics {
     /// Registers them, each refusal reason at 0.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let refused = IntCounterVec::new(
-            Opts::new("portolan_tls_refused_total", "Connections refused, by reason."),
+        let refused = counters(
+            registry,
+            "portolan_tls_refused_total",
+            "Connections refused, by reason.",
             &["reason"],
         )?;
-        let expiry = GaugeVec::new(
-            Opts::new(
-                "portolan_certificate_expiry_seconds",
-                "When the certificate last shown by a peer, or the own one, expires (Unix time).",
-            ),
+        let expiry = gauges(
+            registry,
+            "portolan_certificate_expiry_seconds",
+            "When the certificate last shown by a peer, or the own one, expires (Unix time).",
             &["peer"],
         )?;
-        registry.register(Box::new(refused.clone()))?;
-        registry.register(Box::new(expiry.clone()))?;
         let panics = panic_counter(registry, "tls")?;
         for reason in Refusal::ALL {
             refused.with_label_values(&[reason.as_str()]).reset();

@@ -86,17 +86,9 @@ fn a_bad_folder_refuses_to_start_and_says_what_to_do() {
             |dir| fs::write(dir.join("peers/oregon.pem"), "").unwrap(),
             "copy the cluster's ca.pem",
         ),
-        (
-            "paris",
-            |dir| copy(dir, "cert.pem", "peers/oregon.pem"),
-            "not cert.pem",
-        ),
+        ("paris", |dir| copy(dir, "cert.pem", "peers/oregon.pem"), "not cert.pem"),
         ("paris", |dir| fs::write(dir.join("peers/A B.pem"), "").unwrap(), "<cluster>.pem"),
-        (
-            "paris",
-            |dir| copy(dir, "ca.pem", "peers/paris.pem"),
-            "own name",
-        ),
+        ("paris", |dir| copy(dir, "ca.pem", "peers/paris.pem"), "own name"),
         (
             "paris",
             |dir| {
