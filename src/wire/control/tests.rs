@@ -57,6 +57,8 @@ fn hello() -> Hello {
         network: "flat".into(),
         version: "0.1.0".into(),
         replicas: vec![0x0102_0304_0506_0708, 9],
+        region: "eu".into(),
+        zone: "a".into(),
     }
 }
 
