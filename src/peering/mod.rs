@@ -210,4 +210,6 @@ impl Peering {
 }
 
 #[cfg(test)]
+mod fixtures;
+#[cfg(test)]
 mod tests;
