@@ -1,1 +1,14 @@
-//! Fakes for tests and benches.
+//! Fakes of the outside parties, and whole agents to put between them.
+//!
+//! For tests and benches only (feature `testing`); nothing below imports it. Helpers panic with
+//! a clear text instead of returning errors.
+
+mod dns;
+mod process;
+pub mod table;
+pub mod trust;
+mod world;
+
+pub use dns::{dns_exchange, dns_query};
+pub use process::Process;
+pub use world::{Agent, PATIENCE, World};

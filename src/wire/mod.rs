@@ -1,1 +1,3 @@
 //! Frames and messages between gateways: bytes only.
+
+pub mod control;
