@@ -1,1 +1,5 @@
 //! Frames and messages between gateways: bytes only.
+//!
+//! [`frame`] is what travels on data connections. Nothing here knows sockets, tasks or time.
+
+pub mod frame;
