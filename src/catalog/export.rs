@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::settings::Settings;
-use crate::model::{HostLabel, PortKey, PortSpec, ServiceKey};
+use crate::model::{HostLabel, Locality, PortKey, PortSpec, ServiceKey};
 
 /// The type of an import (KEP-1645, "Service Types").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -120,4 +120,6 @@ pub struct PeerCatalog {
     pub exports: BTreeMap<ServiceKey, Arc<Export>>,
     /// The peer's `network`; equal and non-empty on both sides means direct reach.
     pub network: Box<str>,
+    /// Where the peer stands.
+    pub locality: Locality,
 }

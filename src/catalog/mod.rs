@@ -9,15 +9,24 @@
 //! `merge` does not depend on the order of its input; one bad object rejects only itself.
 //! Not here: where a call goes (`routes`), bytes on the wire (`wire`), files and watches.
 
+mod admit;
+mod annotations;
+mod assembly;
 mod export;
 mod local;
+mod merge;
 mod object;
+mod reserved;
 mod settings;
 
+pub use admit::{Admitted, Belief, Doubt, NamespaceRules, Refusal, admit, judge};
+pub use annotations::{Wishes, parse_settings};
+pub use assembly::{Assembly, NotExported};
 pub use export::{
     Export, ExportedEndpoint, ExportedPort, IpFamily, PeerCatalog, ServiceType, SessionAffinity,
 };
 pub use local::{Backend, ExportProblem, LocalCatalog, LocalExport};
+pub use merge::{Claim, Conflict, ConflictReason, Merged, Precedence, merge};
 pub use object::{
     ExportObject, ObjectKind, ServiceObject, SliceEndpoint, SliceObject, SliceObjectKey, SlicePort,
     SourceEvent, SourceUpdate,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::ClusterId;
+use crate::model::{ClusterId, DnsName, Namespace};
 
 /// How candidates are ordered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -125,6 +125,22 @@ pub enum ClusterRules {
 }
 
 impl ClusterRules {
+    /// Nobody: what a bad value becomes.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self::Only(BTreeSet::new())
+    }
+
+    /// Parses a comma list of cluster ids, or `*`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let items: Vec<&str> = text.split(',').map(str::trim).collect();
+        let named = items.iter().filter(|item| **item != "*");
+        let named: BTreeSet<ClusterId> =
+            named.map(|item| ClusterId::parse(item).ok()).collect::<Option<_>>()?;
+        Some(if items.contains(&"*") { Self::Any } else { Self::Only(named) })
+    }
+
     /// Whether this cluster may import.
     #[must_use]
     pub fn allows(&self, cluster: &ClusterId) -> bool {
@@ -157,6 +173,13 @@ enum Part {
 }
 
 impl Part {
+    fn parse(text: &str, is_name: impl Fn(&str) -> bool) -> Option<Self> {
+        match text {
+            "*" => Some(Self::Any),
+            name => is_name(name).then(|| Self::Is(name.into())),
+        }
+    }
+
     fn matches(&self, value: Option<&str>) -> bool {
         match self {
             Self::Any => true,
@@ -182,13 +205,12 @@ impl CallerRules {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let rule = |item: &str| -> Option<[Part; 3]> {
-            let mut parts = item.trim().split('/').map(|part| match part {
-                "" => None,
-                "*" => Some(Part::Any),
-                name => Some(Part::Is(name.into())),
-            });
-            let rule = [parts.next()??, parts.next()??, parts.next()??];
-            parts.next().is_none().then_some(rule)
+            let mut parts = item.trim().split('/');
+            let cluster = Part::parse(parts.next()?, |text| ClusterId::parse(text).is_ok())?;
+            let namespace = Part::parse(parts.next()?, |text| Namespace::parse(text).is_ok())?;
+            // A service account's name is a DNS subdomain.
+            let account = Part::parse(parts.next()?, |text| DnsName::parse(text).is_ok())?;
+            parts.next().is_none().then_some([cluster, namespace, account])
         };
         text.split(',').map(rule).collect::<Option<_>>().map(Self)
     }

@@ -1,1 +1,3 @@
-//! Clients of the admin port and small tools.
+//! The commands that ask a running agent, and those that prepare one.
+
+pub mod client;

@@ -1,1 +1,220 @@
-//! What the user wrote, checked once.
+//! What the user wrote, checked: one YAML file becomes one [`Config`].
+//!
+//! - A [`Config`] exists only when every field of it is right; there is no half-checked one.
+//! - Every fault of the file is reported at once, with line, column, field and remedy.
+//! - Whatever is left out has the default named here; relative paths are relative to the file.
+//! - [`reload`] says what a changed file changes while running; [`check`] looks at what the
+//!   configuration points at (keys, manifests, addresses).
+//!
+//! Nothing here starts anything: `app` makes each module's own configuration from this one.
+
+pub mod check;
+mod errors;
+mod fields;
+mod load;
+mod node;
+pub mod reload;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::model::{ClusterId, DnsName, Locality, PeerAddress};
+pub use errors::{At, Errors, Problem};
+pub use namespaces::NamespaceRules;
+
+/// Largest configuration file, in bytes.
+pub const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// One cluster's agent, as configured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The own cluster; must be the certificate's.
+    pub cluster: ClusterId,
+    /// The DNS zone and trust domain; `clusterset.local` by default.
+    pub clusterset: DnsName,
+    /// Equal and non-empty on two sides: their endpoints reach each other directly.
+    pub network: Box<str>,
+    /// Where the cluster stands.
+    pub locality: Locality,
+    /// The source of truth.
+    pub source: Source,
+    /// Where the last known good is kept; `<cluster>.state` beside the file by default.
+    pub state_dir: PathBuf,
+    /// Ranges for clusterset addresses, at most one per family.
+    pub vips: Vec<IpNet>,
+    /// The port between clusters and the listeners for clients.
+    pub gateway: Gateway,
+    /// Names.
+    pub dns: Dns,
+    /// The admin port.
+    pub admin: Admin,
+    /// `cert.pem`, `key.pem`, `ca.pem`, optional `ca.key`, `peers/<cluster>.pem`.
+    pub trust_dir: PathBuf,
+    /// The other clusters.
+    pub peers: Vec<Peer>,
+    /// The log.
+    pub log: Log,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, Errors> {
+        let source = load::read(path).map_err(|problem| Errors::new(path, vec![problem]))?;
+        Self::parse(&source, path)
+    }
+
+    /// Checks a file's text; `path` is named in errors and anchors relative paths.
+    pub fn parse(source: &str, path: &Path) -> Result<Self, Errors> {
+        load::config(source, path).map_err(|problems| Errors::new(path, problems))
+    }
+}
+
+/// Where exports and imports come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A directory of Kubernetes manifests.
+    Files(PathBuf),
+}
+
+/// `gateway:`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gateway {
+    /// Where peers dial in.
+    pub listen: Vec<SocketAddr>,
+    /// What peers are told to dial; empty: what they have configured.
+    pub advertise: Vec<PeerAddress>,
+    /// Whether clusterset addresses are listened on; `false`: they are answered only.
+    pub outbound: bool,
+    /// How long open streams may finish at shutdown.
+    pub drain: Duration,
+    /// How long new streams are accepted after shutdown was announced (load balancers lag).
+    pub shutdown_delay: Duration,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([0, 0, 0, 0], 8443))],
+            advertise: Vec::new(),
+            outbound: true,
+            drain: Duration::from_secs(30),
+            shutdown_delay: Duration::from_secs(15),
+        }
+    }
+}
+
+/// `dns:`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dns {
+    /// Where questions are taken, UDP and TCP.
+    pub listen: Vec<SocketAddr>,
+    /// The answers' TTL, whole seconds.
+    pub ttl: Duration,
+    /// How the sockets are driven.
+    pub io: Io,
+    /// Who may ask; empty: everybody who reaches the socket.
+    pub allow: Vec<IpNet>,
+    /// Resolvers that ask for many clients: exempt from per-source limits.
+    pub forwarders: Vec<IpNet>,
+    /// Most TCP connections of one source at a time.
+    pub tcp_per_source: usize,
+    /// How long questions are answered after shutdown was announced.
+    pub shutdown_delay: Duration,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 5353))],
+            ttl: Duration::from_secs(5),
+            io: Io::Auto,
+            allow: Vec::new(),
+            forwarders: Vec::new(),
+            tcp_per_source: 256,
+            shutdown_delay: Duration::from_secs(5),
+        }
+    }
+}
+
+/// How DNS sockets are driven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Io {
+    /// The best that this build and this kernel have.
+    #[default]
+    Auto,
+}
+
+/// `admin:`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// Everything: probes, metrics, state, explain.
+    pub listen: SocketAddr,
+    /// A second listener with `/livez`, `/readyz` and `/metrics` only.
+    pub probes: Option<SocketAddr>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9900)), probes: None }
+    }
+}
+
+/// One of `peers:`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its name, as in its certificate.
+    pub cluster: ClusterId,
+    /// Where it is reached; at least one.
+    pub addresses: Vec<PeerAddress>,
+    /// Where its endpoints may lie; empty: it is believed about no endpoint address.
+    pub networks: Vec<IpNet>,
+    /// What is imported from it.
+    pub namespaces: NamespaceRules,
+}
+
+/// `log:`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// Directives of `tracing_subscriber::EnvFilter`, checked.
+    pub filter: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+mod namespaces {
+    use std::collections::BTreeSet;
+
+    use crate::model::Namespace;
+
+    /// Which namespaces are imported from a peer.
+    #[derive(Debug, Clone, PartialEq, Eq, Default)]
+    pub enum NamespaceRules {
+        /// `*`.
+        #[default]
+        Any,
+        /// Those listed; an empty set is none.
+        Only(BTreeSet<Namespace>),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,8 +5,15 @@
 //! route depends on the inputs as sets, never on their order; names never route, (protocol,
 //! number) does. Not here: health (given), addresses of gateways' connections (the gateway's).
 
+mod inputs;
+mod order;
+mod plan;
 mod shared;
 mod table;
+#[cfg(test)]
+mod tests;
 
+pub use inputs::{Inputs, PeerInput};
+pub use plan::{plan, plan_service, replan};
 pub use shared::{SharedTable, TableWriter};
 pub use table::{Candidate, DirectEndpoints, PeerStatus, PortRoute, Reason, Route, RouteTable};

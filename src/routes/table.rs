@@ -58,6 +58,8 @@ pub struct Candidate {
     pub rtt: Option<Duration>,
     /// Its share under `weighted`, scaled by slow start; 0 is a drain.
     pub weight: u32,
+    /// 0.0 to 1.0: the share of new streams it may take while it comes back slowly.
+    pub share: f32,
     /// Whether a new stream may go there.
     pub usable: bool,
     /// Why it stands here.

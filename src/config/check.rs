@@ -1,0 +1,1 @@
+//! Looks at what a configuration points at, without starting anything.

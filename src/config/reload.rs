@@ -1,0 +1,1 @@
+//! What a changed file changes while running.

@@ -1,0 +1,146 @@
+//! How far: round trips smoothed, the one that ranks, and the share of probes lost.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::config::Timing;
+
+/// How many samples the median is taken of.
+const MEDIAN_OF: usize = 3;
+
+/// How many probes the loss is counted over.
+const LOSS_OVER: usize = 100;
+
+/// The median of the last three samples, smoothed by time, so that neither one slow answer nor a
+/// burst of late ones moves it. The first three samples are taken as they are (their median):
+/// what ranks at the start is not one lucky or unlucky answer.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Estimator {
+    last: VecDeque<Duration>,
+    seconds: f64,
+    updated: Option<Instant>,
+    settled: bool,
+}
+
+impl Estimator {
+    /// Takes a sample; beyond `good_max` it only says "slow" and counts as that.
+    pub(super) fn sample(&mut self, rtt: Duration, at: Instant, timing: &Timing) {
+        self.settled = self.last.len() == MEDIAN_OF;
+        if self.settled {
+            self.last.pop_front();
+        }
+        self.last.push_back(rtt.min(timing.good_max));
+        let median = self.median().as_secs_f64();
+        let weight = match self.updated {
+            Some(before) if self.settled => {
+                let passed = at.saturating_duration_since(before).as_secs_f64();
+                1.0 - (-passed / timing.rtt_decay.as_secs_f64()).exp()
+            }
+            _ => 1.0,
+        };
+        self.seconds += weight * (median - self.seconds);
+        self.updated = Some(self.updated.map_or(at, |before| before.max(at)));
+    }
+
+    /// The smoothed round trip, once measured.
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        self.updated.map(|_| Duration::from_secs_f64(self.seconds.max(0.0)))
+    }
+
+    /// Whether more samples than the median needs were taken.
+    pub(super) fn settled(&self) -> bool {
+        self.settled
+    }
+
+    /// Within what a `PONG` is good; before the first measurement the longest.
+    pub(super) fn good_within(&self, timing: &Timing) -> Duration {
+        self.rtt().map_or(timing.good_max, |rtt| {
+            (rtt * timing.good_rtt_factor).clamp(timing.good_min, timing.good_max)
+        })
+    }
+
+    fn median(&self) -> Duration {
+        let mut sorted: Vec<Duration> = self.last.iter().copied().collect();
+        sorted.sort_unstable();
+        sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+    }
+}
+
+/// The round trip that ranks: it moves only on a difference that is large enough for long enough.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ranking {
+    value: Option<Duration>,
+    differs_since: Option<Instant>,
+    offered: Option<Instant>,
+}
+
+impl Ranking {
+    /// Offers the smoothed round trip after a sample. Until the estimator has settled it is
+    /// followed at once. A gap as long as the silence that means Down starts the wait again.
+    pub(super) fn offer(&mut self, rtt: Duration, settled: bool, at: Instant, timing: &Timing) {
+        let gap =
+            self.offered.is_some_and(|o| at.saturating_duration_since(o) >= timing.down_after);
+        self.offered = Some(at);
+        let Some(value) = self.value.filter(|_| settled) else {
+            self.value = Some(rtt);
+            self.differs_since = None;
+            return;
+        };
+        let margin = value.mul_f64(timing.ranking_share).max(timing.ranking_least);
+        if rtt.abs_diff(value) <= margin {
+            self.differs_since = None;
+            return;
+        }
+        let since = match self.differs_since {
+            Some(since) if !gap => since,
+            _ => at,
+        };
+        self.differs_since = Some(since);
+        if at.saturating_duration_since(since) >= timing.ranking_lasts {
+            self.value = Some(rtt);
+            self.differs_since = None;
+        }
+    }
+
+    /// The value that ranks.
+    pub(super) fn value(&self) -> Option<Duration> {
+        self.value
+    }
+}
+
+/// What became of the last hundred probes.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Loss {
+    last: VecDeque<bool>,
+    lost: usize,
+}
+
+impl Loss {
+    /// A probe was answered, good or late.
+    pub(super) fn answered(&mut self) {
+        self.push(false);
+    }
+
+    /// A probe was given up.
+    pub(super) fn lost(&mut self) {
+        self.push(true);
+    }
+
+    /// In percent; 0 before the first probe.
+    pub(super) fn percent(&self) -> f32 {
+        if self.last.is_empty() {
+            return 0.0;
+        }
+        // Both are at most 100, so the division is exact enough for people.
+        let share = self.lost as f64 / self.last.len() as f64 * 100.0;
+        share as f32
+    }
+
+    fn push(&mut self, lost: bool) {
+        if self.last.len() == LOSS_OVER && self.last.pop_front() == Some(true) {
+            self.lost -= 1;
+        }
+        self.last.push_back(lost);
+        self.lost += usize::from(lost);
+    }
+}

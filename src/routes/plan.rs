@@ -1,0 +1,230 @@
+//! From inputs to the table.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::order::{Contender, Rules, order};
+use super::{Candidate, DirectEndpoints, Inputs, PortRoute, Reason, Route, RouteTable};
+use crate::catalog::{
+    Claim, DnsMode, Export, ExportedEndpoint, LocalExport, Merged, Policy, ServiceType, merge,
+};
+use crate::health::PeerState;
+use crate::model::{ClusterId, Locality, PortKey, ServiceKey};
+
+/// Plans every service.
+#[must_use]
+pub fn plan(inputs: &Inputs, now: Instant) -> RouteTable {
+    let names: BTreeSet<&ServiceKey> = inputs
+        .local
+        .exports
+        .keys()
+        .chain(inputs.peers.values().flat_map(|peer| peer.catalog.exports.keys()))
+        .collect();
+    let services: HashMap<ServiceKey, Arc<Route>> = names
+        .into_iter()
+        .filter_map(|key| Some((key.clone(), Arc::new(plan_service(inputs, key, now)?))))
+        .collect();
+    table(inputs, services, now)
+}
+
+/// Plans only the services named in `dirty` again; every other route is taken from `previous`.
+#[must_use]
+pub fn replan(
+    previous: &RouteTable,
+    inputs: &Inputs,
+    dirty: &BTreeSet<ServiceKey>,
+    now: Instant,
+) -> RouteTable {
+    let mut services = previous.services.clone();
+    for key in dirty {
+        match plan_service(inputs, key, now) {
+            Some(route) => services.insert(key.clone(), Arc::new(route)),
+            None => services.remove(key),
+        };
+    }
+    table(inputs, services, now)
+}
+
+/// The one function that decides a service's route: the gateway, DNS and `explain` all read what
+/// it returns. `None`: nobody exports it.
+#[must_use]
+pub fn plan_service(inputs: &Inputs, key: &ServiceKey, now: Instant) -> Option<Route> {
+    let exporters = exporters(inputs, key);
+    let claims: Vec<Claim<'_>> =
+        exporters.iter().map(|e| Claim { cluster: e.cluster, export: e.export }).collect();
+    let merged = merge(Some(&inputs.cluster), &claims)?;
+    let rules = Rules { policy: &merged.policy, fence: merged.fence, own: &inputs.locality };
+    let ports = merged
+        .ports
+        .iter()
+        .map(|spec| {
+            let contenders: Vec<_> =
+                exporters.iter().map(|e| e.contender(e.ready(spec.key()))).collect();
+            PortRoute {
+                spec: spec.clone(),
+                candidates: order(&contenders, rules, now),
+                by_weight: merged.policy == Policy::Weighted,
+            }
+        })
+        .collect();
+    let contenders: Vec<_> = exporters.iter().map(|e| e.contender(e.best_ready())).collect();
+    let clusters = order(&contenders, rules, now);
+    let direct = direct(inputs, &merged, &clusters, &exporters);
+    let early_data = exporters.iter().all(|e| e.export.settings.early_data);
+    Some(Route {
+        key: key.clone(),
+        service_type: merged.service_type,
+        dns: merged.dns,
+        policy: merged.policy,
+        session_affinity: merged.session_affinity,
+        early_data,
+        vips: match merged.service_type {
+            ServiceType::ClusterSetIp => inputs.vips.get(key).cloned().unwrap_or_default(),
+            ServiceType::Headless => Vec::new(),
+        },
+        ports,
+        clusters,
+        direct,
+    })
+}
+
+/// One cluster that exports the name.
+struct Exporter<'a> {
+    cluster: &'a ClusterId,
+    export: &'a Export,
+    own: Option<&'a LocalExport>,
+    locality: &'a Locality,
+    state: PeerState,
+    since: Instant,
+    rtt: Option<Duration>,
+    share: f32,
+    /// Its endpoints are reached directly.
+    reachable: bool,
+}
+
+impl<'a> Exporter<'a> {
+    fn ready(&self, port: PortKey) -> Option<u32> {
+        self.export.port(port).map(|exported| exported.ready)
+    }
+
+    /// Endpoints behind its best port; a headless export without ports counts its endpoints.
+    fn best_ready(&self) -> Option<u32> {
+        let endpoints = u32::try_from(self.export.endpoints.len()).unwrap_or(u32::MAX);
+        Some(self.export.ports.iter().map(|port| port.ready).max().unwrap_or(endpoints))
+    }
+
+    fn contender(&self, ready: Option<u32>) -> Contender<'a> {
+        Contender {
+            cluster: self.cluster,
+            local: self.own.is_some(),
+            locality: self.locality,
+            state: self.state,
+            since: self.since,
+            rtt: self.rtt,
+            weight: self.export.settings.weight.get(),
+            share: self.share,
+            ready,
+        }
+    }
+
+    fn endpoints(&self) -> Vec<ExportedEndpoint> {
+        match self.own {
+            Some(own) if self.export.endpoints.is_empty() => own_endpoints(own),
+            _ => self.export.endpoints.clone(),
+        }
+    }
+}
+
+fn exporters<'a>(inputs: &'a Inputs, key: &ServiceKey) -> Vec<Exporter<'a>> {
+    let own = inputs.local.exports.get(key).map(|own| Exporter {
+        cluster: &inputs.cluster,
+        export: &own.export,
+        own: Some(own),
+        locality: &inputs.locality,
+        state: PeerState::Up,
+        since: inputs.started,
+        rtt: Some(Duration::ZERO),
+        share: 1.0,
+        reachable: true,
+    });
+    let peers = inputs.peers.iter().filter_map(|(cluster, peer)| {
+        let network = &peer.catalog.network;
+        Some(Exporter {
+            cluster,
+            export: peer.catalog.exports.get(key)?,
+            own: None,
+            locality: &peer.catalog.locality,
+            state: peer.state(),
+            since: peer.health.as_ref().map_or(inputs.started, |health| health.since),
+            rtt: peer.ranking_rtt(),
+            share: peer.share(),
+            reachable: !network.is_empty() && *network == inputs.network,
+        })
+    });
+    own.into_iter().chain(peers).collect()
+}
+
+/// Local endpoints by address, from the backends of every port.
+fn own_endpoints(own: &LocalExport) -> Vec<ExportedEndpoint> {
+    let mut by_address: BTreeMap<IpAddr, ExportedEndpoint> = BTreeMap::new();
+    for (port, backends) in &own.backends {
+        for backend in backends {
+            let address = backend.address.ip();
+            let endpoint = by_address.entry(address).or_insert_with(|| ExportedEndpoint {
+                address,
+                hostname: backend.hostname.clone(),
+                ports: Vec::new(),
+            });
+            endpoint.ports.push(*port);
+        }
+    }
+    by_address.into_values().collect()
+}
+
+/// Endpoints that clients reach directly, in the order of the clusters; those of Down clusters
+/// only where nothing else can serve.
+fn direct(
+    inputs: &Inputs,
+    merged: &Merged,
+    clusters: &[Candidate],
+    exporters: &[Exporter<'_>],
+) -> Vec<DirectEndpoints> {
+    let wanted = merged.service_type == ServiceType::Headless || merged.dns == DnsMode::Endpoints;
+    if !wanted {
+        return Vec::new();
+    }
+    let of = |candidate: &Candidate| {
+        let exporter = exporters
+            .iter()
+            .find(|e| *e.cluster == candidate.cluster)
+            .filter(|e| e.reachable || *e.cluster == inputs.cluster)?;
+        let endpoints = exporter.endpoints();
+        (!endpoints.is_empty())
+            .then(|| DirectEndpoints { cluster: candidate.cluster.clone(), endpoints })
+    };
+    let usable: Vec<_> = clusters.iter().filter(|c| c.usable).filter_map(of).collect();
+    if !usable.is_empty() {
+        return usable;
+    }
+    clusters.iter().filter(|c| c.reason == Reason::Down).filter_map(of).collect()
+}
+
+fn table(inputs: &Inputs, services: HashMap<ServiceKey, Arc<Route>>, now: Instant) -> RouteTable {
+    let vips = services
+        .values()
+        .flat_map(|route| route.vips.iter().map(|vip| (*vip, route.key.clone())))
+        .collect();
+    let peers =
+        inputs.peers.iter().map(|(id, peer)| (id.clone(), peer.status(inputs.started))).collect();
+    RouteTable {
+        revision: 0,
+        built: now,
+        cluster: inputs.cluster.clone(),
+        services,
+        vips,
+        peers,
+        local: Arc::clone(&inputs.local),
+    }
+}

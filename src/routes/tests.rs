@@ -1,0 +1,400 @@
+//! Tables and properties of the order of candidates.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::catalog::{
+    Backend, CallerRules, ClusterRules, DnsMode, Export, ExportedEndpoint, ExportedPort, Fence,
+    IpFamily, LocalCatalog, LocalExport, PeerCatalog, Policy, ServiceType, SessionAffinity,
+    Settings, Weight,
+};
+use crate::health::{PeerState, PeerView};
+use crate::model::{ClusterId, Locality, PortKey, PortNumber, PortSpec, Protocol, ServiceKey};
+
+fn cluster(name: &str) -> ClusterId {
+    ClusterId::parse(name).unwrap()
+}
+
+fn web() -> ServiceKey {
+    ServiceKey::parse("shop/web").unwrap()
+}
+
+fn port(number: u32) -> PortKey {
+    PortKey::new(Protocol::Tcp, PortNumber::new(number).unwrap())
+}
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn export(ports: &[(u32, u32)], created_ms: i64, settings: Settings) -> Export {
+    let endpoint = |n: u32| ExportedEndpoint {
+        address: IpAddr::from([10, 0, 0, u8::try_from(n).unwrap() + 1]),
+        hostname: None,
+        ports: ports.iter().map(|(number, _)| port(*number)).collect(),
+    };
+    Export {
+        key: web(),
+        created_ms,
+        service_type: ServiceType::ClusterSetIp,
+        ports: ports
+            .iter()
+            .map(|(number, ready)| ExportedPort {
+                spec: PortSpec {
+                    name: format!("p{number}").into(),
+                    protocol: Protocol::Tcp,
+                    port: PortNumber::new(*number).unwrap(),
+                    app_protocol: None,
+                },
+                ready: *ready,
+            })
+            .collect(),
+        session_affinity: SessionAffinity::None,
+        ip_families: vec![IpFamily::V4],
+        internal_traffic_policy: None,
+        traffic_distribution: None,
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        settings,
+        endpoints: (0..ports.iter().map(|(_, ready)| *ready).max().unwrap_or(0))
+            .map(endpoint)
+            .collect(),
+    }
+}
+
+/// A cluster set around paris, with one service.
+struct World {
+    inputs: Inputs,
+    now: Instant,
+}
+
+impl World {
+    fn new() -> Self {
+        let now = crate::clock::now();
+        let inputs = Inputs {
+            cluster: cluster("paris"),
+            started: now,
+            locality: Locality { region: "eu".into(), zone: "eu-1".into() },
+            network: "flat".into(),
+            local: Arc::new(LocalCatalog::default()),
+            peers: BTreeMap::new(),
+            vips: BTreeMap::from([(web(), vec![IpAddr::from([127, 64, 0, 1])])]),
+        };
+        Self { inputs, now }
+    }
+
+    fn own(mut self, ready: u32, settings: Settings) -> Self {
+        let backends = (0..ready)
+            .map(|n| Backend {
+                address: ([10, 9, 0, u8::try_from(n).unwrap() + 1], 80).into(),
+                hostname: None,
+            })
+            .collect();
+        let own = LocalExport {
+            export: Arc::new(export(&[(80, ready)], 5, settings)),
+            clusters: ClusterRules::Any,
+            allow: CallerRules::default(),
+            backends: BTreeMap::from([(port(80), backends)]),
+            problems: Vec::new(),
+        };
+        let exports = BTreeMap::from([(web(), Arc::new(own))]);
+        self.inputs.local = Arc::new(LocalCatalog { revision: 1, synced: true, exports });
+        self
+    }
+
+    fn peer(self, name: &str, state: PeerState, rtt: u64) -> Self {
+        self.peer_with(name, state, rtt, &[(80, 2)], Settings::default())
+    }
+
+    fn peer_with(
+        mut self,
+        name: &str,
+        state: PeerState,
+        rtt: u64,
+        ports: &[(u32, u32)],
+        settings: Settings,
+    ) -> Self {
+        let rtt = (state != Unknown).then(|| ms(rtt));
+        let health = PeerView {
+            state,
+            since: self.now,
+            rtt,
+            ranking_rtt: rtt,
+            loss_percent: 0.0,
+            replicas: Vec::new(),
+        };
+        let catalog = PeerCatalog {
+            exports: BTreeMap::from([(web(), Arc::new(export(ports, 10, settings)))]),
+            network: "flat".into(),
+            locality: Locality { region: "us".into(), zone: "us-1".into() },
+        };
+        let input =
+            PeerInput { catalog: Arc::new(catalog), health: Some(health), ..PeerInput::default() };
+        self.inputs.peers.insert(cluster(name), input);
+        self
+    }
+
+    fn at(mut self, name: &str, region: &str, zone: &str) -> Self {
+        let peer = self.inputs.peers.get_mut(&cluster(name)).unwrap();
+        let mut catalog = PeerCatalog::clone(&peer.catalog);
+        catalog.locality = Locality { region: region.into(), zone: zone.into() };
+        peer.catalog = Arc::new(catalog);
+        self
+    }
+
+    fn route(&self) -> Route {
+        plan_service(&self.inputs, &web(), self.now).unwrap()
+    }
+
+    /// `cluster:reason`, an unusable one in brackets.
+    fn order(&self) -> Vec<String> {
+        self.order_of(80)
+    }
+
+    fn order_of(&self, number: u32) -> Vec<String> {
+        let route = self.route();
+        let show = |c: &Candidate| {
+            let text = format!("{}:{}", c.cluster, serde_json::to_value(c.reason).unwrap());
+            let text = text.replace('"', "");
+            if c.usable { text } else { format!("[{text}]") }
+        };
+        route.port(port(number)).unwrap().candidates.iter().map(show).collect()
+    }
+}
+
+use PeerState::{Down, Draining, Suspect, Unknown, Up};
+
+fn settings(policy: Policy) -> Settings {
+    Settings { policy, ..Settings::default() }
+}
+
+#[test]
+fn nearest_orders_by_round_trip_with_the_own_cluster_first() {
+    let world = World::new().own(1, Settings::default()).peer("oregon", Up, 20);
+    let world = world.peer("tokyo", Up, 110);
+    assert_eq!(world.order(), ["paris:local", "oregon:nearest", "tokyo:nearest"]);
+}
+
+#[test]
+fn without_local_endpoints_the_nearest_peer_leads() {
+    let world = World::new().own(0, Settings::default()).peer("oregon", Up, 20);
+    let world = world.peer("tokyo", Up, 110);
+    assert_eq!(world.order(), ["oregon:nearest", "tokyo:nearest", "[paris:no_endpoint]"]);
+}
+
+#[test]
+fn a_suspect_keeps_its_place_a_down_peer_is_out() {
+    let world = World::new().peer("oregon", Suspect, 20).peer("tokyo", Up, 110);
+    assert_eq!(world.order(), ["oregon:suspect", "tokyo:nearest"]);
+    let world = World::new().peer("oregon", Down, 20).peer("tokyo", Up, 110);
+    assert_eq!(world.order(), ["tokyo:nearest", "[oregon:down]"]);
+}
+
+#[test]
+fn draining_and_weight_zero_come_last_but_serve() {
+    let zero = Settings { weight: Weight::new(0).unwrap(), ..Settings::default() };
+    let world = World::new().peer("oregon", Draining, 20).peer("tokyo", Up, 110).peer_with(
+        "berlin",
+        Up,
+        5,
+        &[(80, 1)],
+        zero,
+    );
+    assert_eq!(world.order(), ["tokyo:nearest", "berlin:draining", "oregon:draining"]);
+}
+
+#[test]
+fn a_peer_never_heard_comes_after_those_that_answer() {
+    let world = World::new().peer("oregon", Unknown, 0).peer("tokyo", Up, 110);
+    assert_eq!(world.order(), ["tokyo:nearest", "oregon:nearest"]);
+}
+
+#[test]
+fn the_order_of_an_earlier_run_holds_until_something_is_measured() {
+    let mut world = World::new().peer("a", Unknown, 0).peer("b", Unknown, 0);
+    world.inputs.peers.get_mut(&cluster("a")).unwrap().remembered_rtt = Some(ms(90));
+    world.inputs.peers.get_mut(&cluster("b")).unwrap().remembered_rtt = Some(ms(10));
+    assert_eq!(world.order(), ["b:nearest", "a:nearest"]);
+}
+
+#[test]
+fn nothing_healthy_fails_open_in_the_last_known_order_for_a_day() {
+    let world = World::new().peer("oregon", Down, 20).peer("tokyo", Down, 110);
+    assert_eq!(world.order(), ["oregon:last_resort", "tokyo:last_resort"]);
+    let mut later = world;
+    later.now += Duration::from_hours(25);
+    assert_eq!(later.order(), ["[oregon:down]", "[tokyo:down]"]);
+}
+
+#[test]
+fn ports_are_strict() {
+    let world = World::new().peer_with("oregon", Up, 20, &[(80, 1)], Settings::default());
+    let world = world.peer_with("tokyo", Up, 110, &[(80, 1), (443, 1)], Settings::default());
+    assert_eq!(world.order_of(80), ["oregon:nearest", "tokyo:nearest"]);
+    assert_eq!(world.order_of(443), ["tokyo:nearest", "[oregon:port_not_exported]"]);
+}
+
+#[test]
+fn equally_near_peers_are_told_apart_by_locality() {
+    let world = World::new().peer("a", Up, 20).peer("b", Up, 23).at("b", "eu", "eu-1");
+    assert_eq!(world.order(), ["b:tie_locality", "a:tie_locality"]);
+    let world = World::new().peer("a", Up, 20).peer("b", Up, 26).at("b", "eu", "eu-1");
+    assert_eq!(world.order(), ["a:nearest", "b:nearest"], "6 ms is no tie");
+}
+
+#[test]
+fn policies_order_as_the_table_of_annotations_says() {
+    let of = |policy: Policy| {
+        World::new().own(1, settings(policy)).peer("oregon", Up, 20).peer("tokyo", Up, 110).order()
+    };
+    assert_eq!(of(Policy::Local), ["paris:local", "[oregon:fenced]", "[tokyo:fenced]"]);
+    let pinned = Policy::Pinned(vec![cluster("tokyo"), cluster("oregon")]);
+    assert_eq!(of(pinned), ["tokyo:pinned", "oregon:pinned", "paris:local"]);
+    assert_eq!(of(Policy::Weighted), ["paris:weighted", "oregon:weighted", "tokyo:weighted"]);
+}
+
+#[test]
+fn policy_local_leaves_home_only_when_home_has_no_endpoint() {
+    let world = World::new().own(0, settings(Policy::Local)).peer("oregon", Up, 20);
+    assert_eq!(world.order(), ["oregon:nearest", "[paris:no_endpoint]"]);
+}
+
+#[test]
+fn weights_draw_and_slow_start_scales_them() {
+    let heavy = Settings {
+        weight: Weight::new(300).unwrap(),
+        policy: Policy::Weighted,
+        ..Settings::default()
+    };
+    let world = World::new().peer_with("oregon", Up, 20, &[(80, 1)], heavy);
+    let route = world.route();
+    let port = route.port(port(80)).unwrap();
+    assert!(port.by_weight);
+    assert_eq!(port.candidates[0].weight, 300);
+}
+
+#[test]
+fn a_fence_is_never_left_not_even_as_a_last_resort() {
+    let region = Settings { fence: Fence::Region, ..Settings::default() };
+    let world = World::new().own(0, region).peer("oregon", Up, 20).peer("berlin", Down, 9);
+    let world = world.at("berlin", "eu", "eu-2");
+    assert_eq!(world.order(), ["berlin:last_resort", "[paris:no_endpoint]", "[oregon:fenced]"]);
+}
+
+#[test]
+fn direct_endpoints_leave_out_the_dead_where_others_serve() {
+    let endpoints = Settings { dns: DnsMode::Endpoints, ..Settings::default() };
+    let world = |state| {
+        World::new().peer_with("oregon", state, 20, &[(80, 1)], endpoints.clone()).peer_with(
+            "tokyo",
+            Up,
+            110,
+            &[(80, 2)],
+            endpoints.clone(),
+        )
+    };
+    let clusters = |world: &World| -> Vec<String> {
+        world.route().direct.iter().map(|d| d.cluster.to_string()).collect()
+    };
+    assert_eq!(clusters(&world(Up)), ["oregon", "tokyo"]);
+    assert_eq!(clusters(&world(Down)), ["tokyo"]);
+    let mut apart = world(Up);
+    apart.inputs.network = "".into();
+    assert!(clusters(&apart).is_empty(), "an empty network is shared with nobody");
+}
+
+#[test]
+fn only_the_dirty_services_are_planned_again() {
+    let world = World::new().peer("oregon", Up, 20);
+    let before = plan(&world.inputs, world.now);
+    let same = replan(&before, &world.inputs, &[].into(), world.now);
+    assert!(Arc::ptr_eq(&before.services[&web()], &same.services[&web()]));
+    let mut gone = world;
+    gone.inputs.peers.clear();
+    let after = replan(&before, &gone.inputs, &[web()].into(), gone.now);
+    assert!(after.services.is_empty() && after.vips.is_empty());
+}
+
+#[derive(Debug, Clone)]
+struct AnyPeer {
+    state: PeerState,
+    rtt: u64,
+    ready: u32,
+    weight: u32,
+}
+
+fn any_peer() -> impl Strategy<Value = AnyPeer> {
+    let states = prop::sample::select(vec![Up, Suspect, Down, Draining, Unknown]);
+    (states, 1_u64..200, 0_u32..3, 0_u32..200).prop_map(|(state, rtt, ready, weight)| AnyPeer {
+        state,
+        rtt,
+        ready,
+        weight,
+    })
+}
+
+fn any_policy() -> impl Strategy<Value = Policy> {
+    prop_oneof![
+        Just(Policy::Nearest),
+        Just(Policy::Local),
+        Just(Policy::Weighted),
+        Just(Policy::Pinned(vec![cluster("c3"), cluster("paris"), cluster("c1")])),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_plan_does_not_depend_on_the_order_of_its_inputs_and_never_leads_into_the_dead(
+        peers in prop::collection::vec(any_peer(), 0..6),
+        own in prop::option::of(0_u32..3),
+        policy in any_policy(),
+    ) {
+        let build = |reversed: bool| {
+            let mut world = World::new();
+            if let Some(ready) = own {
+                world = world.own(ready, settings(policy.clone()));
+            }
+            let mut named: Vec<_> = peers.iter().enumerate().collect();
+            if reversed {
+                named.reverse();
+            }
+            for (index, peer) in named {
+                let of = Settings {
+                    policy: policy.clone(),
+                    weight: Weight::new(peer.weight).unwrap(),
+                    ..Settings::default()
+                };
+                let ports = [(80, peer.ready)];
+                world = world.peer_with(&format!("c{index}"), peer.state, peer.rtt, &ports, of);
+            }
+            world
+        };
+        let (one, other) = (build(false), build(true));
+        prop_assume!(own.is_some() || !peers.is_empty());
+        prop_assert_eq!(one.order(), other.order());
+        let route = one.route();
+        let candidates = &route.port(port(80)).unwrap().candidates;
+        prop_assert_eq!(candidates.len(), peers.len() + usize::from(own.is_some()));
+        let unusable_from = candidates.iter().position(|c| !c.usable).unwrap_or(candidates.len());
+        prop_assert!(candidates[unusable_from..].iter().all(|c| !c.usable), "unusable ones last");
+        if candidates.iter().any(|c| c.usable && c.state != Down) {
+            prop_assert!(candidates.iter().all(|c| !c.usable || c.state != Down));
+        }
+        let local_first = policy == Policy::Nearest && own.is_some_and(|ready| ready > 0);
+        if local_first {
+            prop_assert!(candidates[0].local);
+        }
+        let draining_from = candidates
+            .iter()
+            .position(|c| c.reason == Reason::Draining)
+            .unwrap_or(unusable_from);
+        prop_assert!(candidates[draining_from..unusable_from]
+            .iter()
+            .all(|c| c.reason == Reason::Draining), "draining last among the usable");
+    }
+}

@@ -1,0 +1,51 @@
+//! A DNS client for tests: one question, one datagram, one answer.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RData, RecordType};
+use tokio::net::UdpSocket;
+
+/// A silent server is given up after this.
+const ANSWER_WITHIN: Duration = Duration::from_millis(500);
+
+/// Asks for one type and returns the whole reply.
+///
+/// # Errors
+/// No reply in time, or one that cannot be read.
+pub async fn dns_exchange(server: SocketAddr, name: &str, of: RecordType) -> io::Result<Message> {
+    let mut question = Message::new(rand::random(), MessageType::Query, OpCode::Query);
+    let name = Name::from_str(&format!("{name}.")).map_err(io::Error::other)?;
+    question.add_query(Query::query(name, of));
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    socket.connect(server).await?;
+    socket.send(&question.to_vec().map_err(io::Error::other)?).await?;
+    let mut buffer = vec![0; 4096];
+    let length = tokio::time::timeout(ANSWER_WITHIN, socket.recv(&mut buffer))
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    Message::from_vec(&buffer[..length]).map_err(io::Error::other)
+}
+
+/// The addresses a name answers: A records only; empty for a negative answer.
+///
+/// # Errors
+/// As [`dns_exchange`], and any code but NOERROR and NXDOMAIN.
+pub async fn dns_query(server: SocketAddr, name: &str) -> io::Result<Vec<IpAddr>> {
+    let reply = dns_exchange(server, name, RecordType::A).await?;
+    let code = reply.metadata.response_code;
+    if !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain) {
+        return Err(io::Error::other(format!("answered {code}")));
+    }
+    Ok(reply
+        .answers
+        .iter()
+        .filter_map(|record| match &record.data {
+            RData::A(a) => Some(IpAddr::V4(a.0)),
+            _ => None,
+        })
+        .collect())
+}
