@@ -352,5 +352,4 @@ fn families(service: &ServiceObject, slices: &[&SliceObject]) -> Vec<IpFamily> {
 }
 
 #[cfg(test)]
-#[path = "assembly_tests.rs"]
 mod tests;

@@ -257,5 +257,4 @@ fn traffic_policy(export: &Export) -> &str {
 }
 
 #[cfg(test)]
-#[path = "merge_tests.rs"]
 mod tests;

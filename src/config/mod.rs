@@ -21,9 +21,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::catalog::NamespaceRules;
 use crate::model::{ClusterId, DnsName, Locality, PeerAddress};
 pub use errors::{At, Errors, Problem};
-pub use namespaces::NamespaceRules;
 
 /// Largest configuration file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -198,22 +198,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
-}
-
-mod namespaces {
-    use std::collections::BTreeSet;
-
-    use crate::model::Namespace;
-
-    /// Which namespaces are imported from a peer.
-    #[derive(Debug, Clone, PartialEq, Eq, Default)]
-    pub enum NamespaceRules {
-        /// `*`.
-        #[default]
-        Any,
-        /// Those listed; an empty set is none.
-        Only(BTreeSet<Namespace>),
-    }
 }
 
 #[cfg(test)]

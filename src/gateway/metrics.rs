@@ -1,10 +1,9 @@
 //! What is counted here.
 
-use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, Registry};
 
 use super::live::Cut;
+use crate::telemetry::{counter, counters, gauge, gauges, histogram, panic_counter};
 use crate::wire::frame::Verdict;
 
 /// How a stream, or the wish for one, ended: the label `result`.
@@ -84,12 +83,12 @@ impl Direction {
 pub struct Metrics {
     streams: IntCounterVec,
     octets: IntCounterVec,
-    open: IntGaugeVec,
+    open: GaugeVec,
     pub(super) open_seconds: Histogram,
-    pub(super) pool_idle: IntGaugeVec,
+    pub(super) pool_idle: GaugeVec,
     pub(super) pool_misses: IntCounterVec,
-    pub(super) listeners: IntGauge,
-    pub(super) buffered: IntGauge,
+    pub(super) listeners: Gauge,
+    pub(super) buffered: Gauge,
     pub(super) facts_dropped: IntCounter,
     pub(super) panics: IntCounter,
 }
@@ -97,65 +96,62 @@ pub struct Metrics {
 impl Metrics {
     /// Registers them.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(vec.clone()))?;
-            Ok::<_, prometheus::Error>(vec)
-        };
-        let gauges = |name: &str, help: &str, labels: &[&str]| {
-            let vec = IntGaugeVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(vec.clone()))?;
-            Ok::<_, prometheus::Error>(vec)
-        };
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok::<_, prometheus::Error>(gauge)
-        };
-        let counter = |opts: Opts| {
-            let counter = IntCounter::with_opts(opts)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
-        let open_seconds = Histogram::with_opts(
-            HistogramOpts::new(
-                "portolan_open_seconds",
-                "From a client's connection to the acceptance of its stream.",
-            )
-            .buckets(vec![
-                0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.7, 1.0, 1.5, 5.0,
-            ]),
-        )?;
-        registry.register(Box::new(open_seconds.clone()))?;
+        let buckets = vec![
+            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.7, 1.0, 1.5, 5.0,
+        ];
         Ok(Self {
             streams: counters(
+                registry,
                 "portolan_streams_total",
                 "Streams that ended, by result.",
                 &["direction", "peer", "result"],
             )?,
             octets: counters(
+                registry,
                 "portolan_stream_bytes_total",
                 "Payload octets carried in finished streams, both ways.",
                 &["direction", "peer"],
             )?,
-            open: gauges("portolan_streams_open", "Streams open now.", &["direction"])?,
-            open_seconds,
-            pool_idle: gauges("portolan_pool_idle", "Idle connections to a peer.", &["peer"])?,
+            open: gauges(
+                registry,
+                "portolan_streams_open",
+                "Streams open now.",
+                &["direction"],
+            )?,
+            open_seconds: histogram(
+                registry,
+                "portolan_open_seconds",
+                "From a client's connection to the acceptance of its stream.",
+                buckets,
+            )?,
+            pool_idle: gauges(
+                registry,
+                "portolan_pool_idle",
+                "Idle connections to a peer, ready for a stream.",
+                &["peer"],
+            )?,
             pool_misses: counters(
+                registry,
                 "portolan_pool_misses_total",
                 "Streams that found no idle connection.",
                 &["peer"],
             )?,
-            listeners: gauge("portolan_listeners", "Ports of clusterset addresses listened on.")?,
-            buffered: gauge("portolan_buffered_bytes", "Bytes read and not yet written.")?,
-            facts_dropped: counter(Opts::new(
+            listeners: gauge(
+                registry,
+                "portolan_listeners",
+                "Ports of clusterset addresses listened on.",
+            )?,
+            buffered: gauge(
+                registry,
+                "portolan_buffered_bytes",
+                "Bytes read from one side and not yet written to the other.",
+            )?,
+            facts_dropped: counter(
+                registry,
                 "portolan_facts_dropped_total",
                 "Observations lost because health was too slow to take them.",
-            ))?,
-            panics: counter(Opts::new(
-                "portolan_gateway_panics_total",
-                "Panics of tasks that serve one stream.",
-            ))?,
+            )?,
+            panics: panic_counter(registry, "gateway")?,
         })
     }
 
@@ -175,10 +171,16 @@ impl Metrics {
 
 /// Counts an open stream until it is dropped.
 #[derive(Debug)]
-pub(super) struct OpenGuard(IntGauge);
+pub(super) struct OpenGuard(Gauge);
 
 impl Drop for OpenGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
+}
+
+/// A count as a gauge's value.
+#[allow(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
+pub(super) fn as_gauge(count: usize) -> f64 {
+    count as f64
 }

@@ -14,6 +14,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::live::{Cut, Order, Way};
+use super::metrics::as_gauge;
 use super::{Gateway, Shared, order};
 use crate::backoff::Backoff;
 use crate::clock;
@@ -112,8 +113,7 @@ impl Listeners {
                 self.listen(address, serves);
             }
         }
-        let count = i64::try_from(self.open.len()).unwrap_or(i64::MAX);
-        self.shared.metrics.listeners.set(count);
+        self.shared.metrics.listeners.set(as_gauge(self.open.len()));
     }
 
     fn mention_others(&mut self, table: &RouteTable) {
@@ -169,7 +169,7 @@ impl Listeners {
             open.stop.cancel();
         }
         let shared = Arc::clone(&self.shared);
-        shared.metrics.listeners.set(0);
+        shared.metrics.listeners.set(0.0);
         let ended = async {
             while let Some(ended) = self.tasks.join_next().await {
                 shared.note_panic(ended);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use super::Shared;
+use super::metrics::as_gauge;
 use super::pool::Stock;
 use crate::clock;
 use crate::health::PeerState;
@@ -105,7 +106,7 @@ impl Spares {
                 .metrics
                 .pool_idle
                 .with_label_values(&[peer.as_str()])
-                .set(i64::try_from(stock.idle).unwrap_or(i64::MAX));
+                .set(as_gauge(stock.idle));
             let wanted = wanted(stock, moving.get(peer).copied().unwrap_or(0));
             shared.pool.trim(peer, kept(wanted), CALM);
             let reachable = matches!(status.health.state, PeerState::Up | PeerState::Suspect);

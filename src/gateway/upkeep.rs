@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::task::JoinSet;
 
 use super::live::{Cut, Live, Order, Way};
+use super::metrics::as_gauge;
 use super::pool::Tunnel;
 use super::spares::Spares;
 use super::{Gateway, Shared};
@@ -66,7 +67,7 @@ impl Shared {
             tracing::info!(%peer, %replica, "the peer's replica drains");
             self.news.draining(&peer, replica);
         }
-        self.metrics.buffered.set(i64::try_from(self.budget.held()).unwrap_or(i64::MAX));
+        self.metrics.buffered.set(as_gauge(self.budget.held()));
     }
 
     /// The bundles changed: what a withdrawn one vouched for ends.

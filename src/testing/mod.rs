@@ -1,9 +1,11 @@
 //! Fakes of the outside parties, and whole agents to put between them.
 //!
-//! For tests and benches only (feature `testing`); nothing below imports it.
+//! For tests and benches only (feature `testing`); nothing below imports it. Helpers panic with
+//! a clear text instead of returning errors.
 
 mod dns;
 mod process;
+pub mod table;
 pub mod trust;
 mod world;
 

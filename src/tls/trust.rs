@@ -1,17 +1,37 @@
 //! The own identity and the pinned bundles, kept current.
+//!
+//! Invariants: what is in force was good when it was read; a bad change leaves the last good in
+//! force and says so; a bundle that was removed is out of force within 2 s.
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::ArcSwap;
+use rand::RngExt;
+use rustls::crypto::CryptoProvider;
+use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use super::error::Error;
+use super::folder::{ContentHash, Folder, Paths, PeerFiles};
 use super::identity::PeerIdentity;
+use super::material::{Loaded, Material, Own, load_bundles, provider, warn_if_unvouched};
 use super::metrics::Metrics;
-use crate::drain;
+use super::verify::Bundles;
 use crate::model::{ClusterId, DnsName};
+use crate::{clock, drain};
+
+/// Between looks at the folder: a change is in force within twice this.
+const POLL: Duration = Duration::from_secs(1);
+/// Between looks at the wall clock: never one long sleep, for clocks jump and machines sleep.
+const CHECK: Duration = Duration::from_secs(30);
+/// Without `ca.key`: how long before its leaf's end the operator is warned.
+const WARN_BEFORE: Duration = Duration::from_secs(6 * 3600);
+/// How far the moment of renewal is spread around half of the leaf's life.
+const RENEW_SPREAD: f64 = 0.1;
 
 /// Who we are and where our keys lie.
 #[derive(Debug, Clone)]
@@ -32,27 +52,73 @@ pub struct Trust {
 
 struct Shared {
     config: Config,
+    paths: Paths,
     metrics: Metrics,
+    provider: Arc<CryptoProvider>,
+    material: ArcSwap<Material>,
     generation: watch::Sender<u64>,
+    /// The folder's content as last looked at; locked while anything is put in force.
+    seen: Mutex<ContentHash>,
 }
 
 impl fmt::Debug for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Trust").field("cluster", &self.shared.config.cluster).finish_non_exhaustive()
+        f.debug_struct("Trust")
+            .field("cluster", &self.shared.config.cluster)
+            .field("dir", &self.shared.config.dir)
+            .finish_non_exhaustive()
     }
 }
 
 impl Trust {
-    /// Reads the folder; what is wrong with it refuses to start.
+    /// Reads the folder; anything wrong in it refuses to start.
     pub fn open(config: Config, metrics: Metrics) -> Result<Self, Error> {
+        let paths = Paths::of(&config.dir);
+        let provider = provider();
+        let folder = Folder::read(&paths);
+        let seen = Mutex::new(folder.hash());
+        let files = folder.own?;
+        let own = Own::load(&config, &paths, &files)?;
+        warn_if_unvouched(&config, &paths, &files, &own, &provider);
+        let files = folder.peers?.unwrap_or_default();
+        let Loaded { bundles, problems } =
+            load_bundles(&config, &paths, files, &Bundles::new(), &provider);
+        if let Some((path, problem)) = problems.into_iter().next() {
+            return Err(Error::invalid(&path, problem));
+        }
+        let material = Material::build(&config, own, Arc::new(bundles), &provider)?;
+        metrics.expires(&config.cluster, material.own.expires);
         let (generation, _) = watch::channel(1);
-        Ok(Self { shared: Arc::new(Shared { config, metrics, generation }) })
+        let material = ArcSwap::from_pointee(material);
+        let shared = Shared { config, paths, metrics, provider, material, generation, seen };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Keeps it current until the end: reloads within 2 s of a change, renews the own leaf.
+    /// Keeps it current until drain is forced: a changed folder is in force within 2 s, the own
+    /// leaf is renewed at half its life. Nothing that happens to the folder ends it.
     pub async fn run(self, mut drain: drain::Watch) -> Result<(), Error> {
-        drain.reached(drain::Phase::Forced).await;
-        Ok(())
+        let mut renewal = Renewal::plan(&self.shared.material.load().own);
+        let mut checked: Option<Instant> = None;
+        loop {
+            let trust = self.clone();
+            // File systems may hang; the runtime must not.
+            // A panic in there is a reload that did not happen.
+            let _changed = tokio::task::spawn_blocking(move || trust.reload()).await;
+            let material = self.material();
+            if material.own.certified.cert != renewal.leaf {
+                renewal = Renewal::plan(&material.own);
+                checked = None;
+            }
+            let now = clock::now();
+            if checked.is_none_or(|last| now.duration_since(last) >= CHECK) {
+                checked = Some(now);
+                self.check(&mut renewal, clock::wall());
+            }
+            tokio::select! {
+                () = sleep(POLL) => {}
+                () = drain.reached(drain::Phase::Forced) => return Ok(()),
+            }
+        }
     }
 
     /// The own cluster.
@@ -63,15 +129,20 @@ impl Trust {
 
     /// Whether a bundle is pinned for that cluster.
     #[must_use]
-    pub fn knows(&self, _peer: &ClusterId) -> bool {
-        false
+    pub fn knows(&self, peer: &ClusterId) -> bool {
+        self.shared.material.load().bundles.contains_key(peer)
     }
 
-    /// Whether the bundle that verified this identity is still pinned, unchanged.
+    /// Whether the bundle that verified this identity is still pinned, unchanged. Where not, its
+    /// connections are closed: by their owners, who watch [`Trust::generation`].
     #[must_use]
     pub fn still_trusts(&self, peer: &PeerIdentity) -> bool {
-        let _ = peer.bundle();
-        self.knows(peer.cluster())
+        self.shared
+            .material
+            .load()
+            .bundles
+            .get(peer.cluster())
+            .is_some_and(|bundle| bundle.fingerprint == peer.bundle())
     }
 
     /// Rises when the bundles or the own leaf changed.
@@ -83,10 +154,238 @@ impl Trust {
     /// When the own leaf expires (wall time).
     #[must_use]
     pub fn own_expiry(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH
+        self.shared.material.load().own.expires
+    }
+
+    /// Takes in what changed in the folder, if anything did: whether it is in force now. `run`
+    /// calls it every second.
+    pub fn reload(&self) -> bool {
+        let shared = &*self.shared;
+        let mut seen = shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = Folder::read(&shared.paths);
+        let hash = folder.hash();
+        if hash == *seen {
+            return false;
+        }
+        *seen = hash;
+        let before = shared.material.load_full();
+        let own = folder
+            .own
+            .and_then(|files| {
+                let (config, paths) = (&shared.config, &shared.paths);
+                let own = Own::reload(config, paths, &files, &before.own)?;
+                warn_if_unvouched(config, paths, &files, &own, &shared.provider);
+                Ok(own)
+            })
+            .unwrap_or_else(|error| {
+                tracing::warn!(%error, "own identity not reloaded, the last good one stays");
+                before.own.clone()
+            });
+        let bundles = match folder.peers {
+            Ok(Some(files)) => self.reload_bundles(files, &before.bundles),
+            Ok(None) => {
+                let path = shared.paths.peers.display();
+                tracing::warn!(%path, "the folder is gone, the last good bundles stay; restore it");
+                Arc::clone(&before.bundles)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "bundles not reloaded, the last good ones stay");
+                Arc::clone(&before.bundles)
+            }
+        };
+        self.publish(own, bundles)
+    }
+
+    fn reload_bundles(&self, files: PeerFiles, before: &Bundles) -> Arc<Bundles> {
+        let shared = &*self.shared;
+        let loaded = load_bundles(&shared.config, &shared.paths, files, before, &shared.provider);
+        for (path, problem) in loaded.problems {
+            let path = path.display();
+            tracing::warn!(%path, problem, "bundle not reloaded, the last good one stays");
+        }
+        Arc::new(loaded.bundles)
+    }
+
+    /// Puts a leaf and bundles in force, where they differ from those that are.
+    fn publish(&self, own: Own, bundles: Arc<Bundles>) -> bool {
+        let shared = &*self.shared;
+        let before = shared.material.load_full();
+        let same_leaf = own.certified.cert == before.own.certified.cert;
+        if same_leaf && same(&bundles, &before.bundles) {
+            return false;
+        }
+        match Material::build(&shared.config, own, bundles, &shared.provider) {
+            Ok(material) => {
+                for cluster in before.bundles.keys() {
+                    if !material.bundles.contains_key(cluster) {
+                        tracing::info!(peer = %cluster, "no longer trusted: its bundle was removed");
+                        shared.metrics.forget(cluster);
+                    }
+                }
+                for cluster in material.bundles.keys() {
+                    if !before.bundles.contains_key(cluster) {
+                        tracing::info!(peer = %cluster, "trusted from now on");
+                    }
+                }
+                shared.metrics.expires(&shared.config.cluster, material.own.expires);
+                shared.material.store(Arc::new(material));
+                shared.generation.send_modify(|generation| *generation += 1);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "trust folder not reloaded; the last good stays");
+                false
+            }
+        }
+    }
+
+    /// Renews the own leaf when it is due; without `ca.key` warns before its end.
+    fn check(&self, renewal: &mut Renewal, now: SystemTime) {
+        let shared = &*self.shared;
+        let _writing = shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = shared.material.load_full();
+        let own = &before.own;
+        let Some(authority) = &own.authority else {
+            return renewal.warn(own.expires, now);
+        };
+        // Before its begin: the clock was set back since it was issued.
+        if now < renewal.at && now >= own.begins {
+            return;
+        }
+        match Own::issue(&shared.config, authority.clone()) {
+            Ok(fresh) => {
+                tracing::info!("own certificate renewed");
+                *renewal = Renewal::plan(&fresh);
+                self.publish(fresh, Arc::clone(&before.bundles));
+            }
+            Err(error) => tracing::warn!(%error, "own certificate not renewed; trying again"),
+        }
+    }
+
+    pub(super) fn material(&self) -> Arc<Material> {
+        self.shared.material.load_full()
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
         &self.shared.metrics
+    }
+}
+
+/// Whether two sets of bundles trust the same.
+fn same(left: &Bundles, right: &Bundles) -> bool {
+    left.len() == right.len()
+        && left.iter().zip(right).all(|(a, b)| a.0 == b.0 && a.1.fingerprint == b.1.fingerprint)
+}
+
+/// When the own leaf is to be renewed, or what was said about it.
+#[derive(Debug)]
+struct Renewal {
+    leaf: Vec<CertificateDer<'static>>,
+    at: SystemTime,
+    warned: Option<Warned>,
+}
+
+/// The last thing said about a leaf that nobody here can renew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Warned {
+    Soon,
+    Expired,
+}
+
+impl Renewal {
+    /// Half of the life ± 10 %, so that replicas started together do not renew together.
+    fn plan(own: &Own) -> Self {
+        let life = own.expires.duration_since(own.begins).unwrap_or_default();
+        let spread = rand::rng().random_range(1.0 - RENEW_SPREAD..=1.0 + RENEW_SPREAD);
+        let at = own.begins + life.mul_f64(0.5 * spread);
+        Self { leaf: own.certified.cert.clone(), at, warned: None }
+    }
+
+    /// Says once that the end is near, and once that it came.
+    fn warn(&mut self, expires: SystemTime, now: SystemTime) {
+        let left = expires.duration_since(now).ok();
+        let due = match left {
+            Some(left) if left > WARN_BEFORE => None,
+            Some(_) => Some(Warned::Soon),
+            None => Some(Warned::Expired),
+        };
+        if due == self.warned {
+            return;
+        }
+        self.warned = due;
+        match due {
+            None => {}
+            Some(Warned::Soon) => tracing::warn!(
+                minutes = left.unwrap_or_default().as_secs() / 60,
+                "own certificate expires soon and there is no ca.key; replace cert.pem and key.pem"
+            ),
+            Some(Warned::Expired) => tracing::error!(
+                "own certificate has expired, peers refuse it; replace cert.pem and key.pem"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::trust::{Leaf, init, open};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn s01_renewal_is_at_half_of_the_leaf_s_life_give_or_take_a_tenth() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path(), "paris");
+        let (trust, _) = open(dir.path(), "paris");
+        let own = trust.material().own.clone();
+        let life = own.expires.duration_since(own.begins).unwrap();
+        let moments: Vec<_> = (0..200).map(|_| Renewal::plan(&own).at).collect();
+        for at in &moments {
+            let share = at.duration_since(own.begins).unwrap().as_secs_f64() / life.as_secs_f64();
+            assert!((0.449..=0.551).contains(&share), "{share}");
+        }
+        let spread = moments.iter().max().unwrap().duration_since(*moments.iter().min().unwrap());
+        assert!(spread.unwrap() > HOUR);
+    }
+
+    #[test]
+    fn s01_the_wall_clock_renews_also_when_it_jumped() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path(), "paris");
+        let (trust, _) = open(dir.path(), "paris");
+        let generation = trust.generation();
+        let now = clock::wall();
+        let mut renewal = Renewal::plan(&trust.material().own);
+        trust.check(&mut renewal, now);
+        trust.check(&mut renewal, now + 10 * HOUR);
+        assert!(!generation.has_changed().unwrap(), "not yet due");
+        for jump in [now + 14 * HOUR, now + 400 * HOUR, now - HOUR] {
+            let before = trust.material().own.certified.cert.clone();
+            trust.check(&mut renewal, jump);
+            assert_ne!(trust.material().own.certified.cert, before);
+        }
+        assert_eq!(*generation.borrow(), 4);
+    }
+
+    #[test]
+    fn s01_without_an_authority_s_key_the_end_is_announced_once() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path(), "paris");
+        Leaf::of("paris").signed_by(dir.path()).install(dir.path());
+        let (trust, _) = open(dir.path(), "paris");
+        let before = trust.material().own.certified.cert.clone();
+        let expires = trust.own_expiry();
+        let mut renewal = Renewal::plan(&trust.material().own);
+        let mut said = Vec::new();
+        for left in [7, 6, 5, 1] {
+            trust.check(&mut renewal, expires - left * HOUR);
+            said.push(renewal.warned);
+        }
+        trust.check(&mut renewal, expires + HOUR);
+        said.push(renewal.warned);
+        let soon = Some(Warned::Soon);
+        assert_eq!(said, [None, soon, soon, soon, Some(Warned::Expired)]);
+        assert_eq!(trust.material().own.certified.cert, before);
     }
 }

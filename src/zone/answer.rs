@@ -1,8 +1,15 @@
-//! Questions and answers as data.
+//! Questions and answers as data, and the one function between them.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::model::DnsName;
+use super::name::{self, Denoted, Under};
+use super::records::{self, Node};
+use crate::model::{DnsName, ServiceKey};
+use crate::routes::{Route, RouteTable};
+
+/// The version of the schema of names (KEP-1645 specification.md, section 1), answered as TXT at
+/// `dns-version.<zone>`.
+pub const SCHEMA_VERSION: &str = "1.0.0";
 
 /// The types the zone knows; everything else exists for no name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -107,4 +114,84 @@ pub struct ZoneConfig {
     pub zone: DnsName,
     /// TTL of positive answers and of the SOA minimum, seconds.
     pub ttl_seconds: u32,
+}
+
+impl Answer {
+    fn empty(outcome: Outcome, serial: u32) -> Self {
+        Self { outcome, records: Vec::new(), additional: Vec::new(), ordered: false, serial }
+    }
+}
+
+/// Answers one question from one table.
+///
+/// An ANY question gets the first RRset that the name has (RFC 8482, section 4.1). A namespace
+/// exists while at least one service in it is imported.
+#[must_use]
+pub fn answer(table: &RouteTable, config: &ZoneConfig, question: &Question) -> Answer {
+    let serial = serial(table);
+    let denoted = name::denote(&question.labels, &config.zone);
+    if denoted == Denoted::Outside {
+        return Answer::empty(Outcome::Outside, serial);
+    }
+    let Some(node) = node(table, config, denoted, question.qtype) else {
+        return Answer::empty(Outcome::NoName, serial);
+    };
+    let records = node.records(question.qtype, config, serial);
+    if records.is_empty() {
+        return Answer::empty(Outcome::NoData, serial);
+    }
+    let additional = match records.first() {
+        Some(Record { data: RecordData::Srv { .. }, .. }) => node.additional(),
+        _ => Vec::new(),
+    };
+    Answer { outcome: Outcome::Found, records, additional, ordered: node.ordered(), serial }
+}
+
+/// The addresses that a service's name answers now, of both families; what `explain` shows.
+/// Over UDP a question gets at most 16 of them.
+#[must_use]
+pub fn addresses(table: &RouteTable, config: &ZoneConfig, key: &ServiceKey) -> Vec<IpAddr> {
+    let too_long = name::service_name(key, &config.zone).is_none();
+    match table.services.get(key) {
+        Some(route) if !too_long => records::service_addresses(route),
+        _ => Vec::new(),
+    }
+}
+
+/// The SOA serial: the low half of the table's revision (serials wrap, RFC 1982).
+fn serial(table: &RouteTable) -> u32 {
+    u32::try_from(table.revision & u64::from(u32::MAX)).unwrap_or(u32::MAX)
+}
+
+/// What stands at a name; `None` where nothing does.
+fn node(
+    table: &RouteTable,
+    config: &ZoneConfig,
+    denoted: Denoted<'_>,
+    qtype: QueryType,
+) -> Option<Node> {
+    match denoted {
+        Denoted::Outside | Denoted::Nothing => None,
+        Denoted::Apex => Some(Node::Apex),
+        Denoted::Version => Some(Node::Version),
+        Denoted::Bare => Some(Node::Bare),
+        Denoted::Namespace(namespace) => table
+            .services
+            .keys()
+            .any(|key| key.namespace.as_str() == namespace)
+            .then_some(Node::Bare),
+        Denoted::Service(under) => records::service(route(table, under)?, qtype, &config.zone),
+        Denoted::Protocol(under, protocol) => {
+            records::protocol(route(table, under)?, protocol, &config.zone)
+        }
+        Denoted::Port(under, protocol, port) => {
+            records::port(route(table, under)?, protocol, port, &config.zone)
+        }
+        Denoted::Cluster(under, cluster) => records::cluster(route(table, under)?, cluster),
+        Denoted::Pod(under, cluster, host) => records::pod(route(table, under)?, cluster, host),
+    }
+}
+
+fn route<'t>(table: &'t RouteTable, under: Under<'_>) -> Option<&'t Route> {
+    table.services.get(&under.key()?).map(AsRef::as_ref)
 }

@@ -2,9 +2,24 @@
 //!
 //! An answer is data; encoding is the `dns` edge's. Pure and synchronous.
 //! Invariants: nothing outside the zone is answered (labels decide, not suffixes of text); a
-//! name that exists without the asked type is an empty answer with SOA, never NXDOMAIN.
-//! Not here: EDNS, transports, message ids.
+//! name that exists without the asked type is an empty answer with SOA, never NXDOMAIN; an
+//! answer that is `Found` holds at least one record; no two records of an answer are equal.
+//!
+//! Choices where KEP-1645 leaves room: `<clusterid>.<service>…` is an empty non-terminal while
+//! pods' names stand below it, else it does not exist; `ns.dns.<zone>` (the NS target) exists
+//! without an address; `svc.<zone>` exists always, `<ns>.svc.<zone>` while something in that
+//! namespace is imported; a name with `dns: endpoints` whose endpoints cannot be reached directly
+//! answers its clusterset address; SRV priorities of a headless name rise with the distance.
+//! Not here: EDNS, transports, message ids, how many records fit.
 
 mod answer;
+mod name;
+mod records;
+#[cfg(test)]
+mod tests;
 
-pub use answer::{Answer, Outcome, QueryType, Question, Record, RecordData, ZoneConfig};
+pub use answer::{
+    Answer, Outcome, QueryType, Question, Record, RecordData, SCHEMA_VERSION, ZoneConfig,
+    addresses, answer,
+};
+pub use name::{NameError, parse_name, server_name};

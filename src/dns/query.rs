@@ -1,0 +1,256 @@
+//! Reading a query: header, question, and the OPT record if there is one.
+//!
+//! The reader walks the message once, from front to back, and never follows a compression
+//! pointer. It reads as far as it can even in a malformed message, so that the error answer can
+//! carry the question and an OPT record (RFC 6891, section 6.1.1).
+
+use hickory_proto::op::{Header, MessageType, Metadata, OpCode};
+use hickory_proto::rr::RecordType;
+use hickory_proto::serialize::binary::BinDecodable;
+
+use crate::zone::{QueryType, Question};
+
+/// Octets of a message's header.
+pub(super) const HEADER_OCTETS: usize = 12;
+/// Longest name on the wire, the root label included (RFC 1035, section 2.3.4).
+const MAX_NAME_OCTETS: usize = 255;
+/// Longest label.
+const MAX_LABEL_OCTETS: u8 = 63;
+
+/// What is wrong with a message, before anyone asks what it wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// An operation other than QUERY.
+    Opcode,
+    /// Not the format of RFC 1035 and RFC 6891.
+    Format,
+    /// An EDNS version that does not exist yet.
+    EdnsVersion,
+}
+
+/// The question, as it came.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'d> {
+    /// Name, type and class, in the client's spelling.
+    pub(super) octets: &'d [u8],
+    /// The type.
+    pub(super) qtype: u16,
+    /// The class.
+    pub(super) qclass: u16,
+}
+
+/// What the OPT record says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ClientEdns {
+    /// The largest UDP answer the client takes, octets.
+    pub(super) payload: u16,
+    /// The EDNS version it speaks.
+    pub(super) version: u8,
+    /// The DO bit.
+    pub(super) dnssec_ok: bool,
+}
+
+/// A message that must be answered.
+#[derive(Debug)]
+pub(super) struct Query<'d> {
+    /// Its header.
+    pub(super) metadata: Metadata,
+    /// Its question, where there is exactly one and it is well-formed.
+    pub(super) asked: Option<Asked<'d>>,
+    /// Its (first) OPT record.
+    pub(super) edns: Option<ClientEdns>,
+    /// What is wrong with it.
+    pub(super) fault: Option<Fault>,
+}
+
+impl<'d> Query<'d> {
+    /// Reads a message; `None` for the only two that get no answer: fewer than 12 octets, and
+    /// answers (QR set), which would make two servers talk to each other for ever.
+    pub(super) fn read(message: &'d [u8]) -> Option<Self> {
+        let header = Header::from_bytes(message.get(..HEADER_OCTETS)?).ok()?;
+        let metadata = header.metadata;
+        if metadata.message_type == MessageType::Response {
+            return None;
+        }
+        let mut query = Self { metadata, asked: None, edns: None, fault: None };
+        let counts = header.counts;
+        let mut cursor = Cursor { octets: message, at: HEADER_OCTETS };
+        let sound = query.read_questions(&mut cursor, counts.queries)
+            && query.read_records(&mut cursor, counts.answers, Section::Other)
+            && query.read_records(&mut cursor, counts.authorities, Section::Other)
+            && query.read_records(&mut cursor, counts.additionals, Section::Additional)
+            && cursor.at == message.len();
+        query.fault = if metadata.op_code != OpCode::Query {
+            Some(Fault::Opcode)
+        } else if !sound || query.asked.is_none() {
+            Some(Fault::Format)
+        } else if query.edns.is_some_and(|edns| edns.version > 0) {
+            Some(Fault::EdnsVersion)
+        } else {
+            None
+        };
+        Some(query)
+    }
+
+    /// Skips all questions; keeps the question only if it is the only one (RFC 9619).
+    fn read_questions(&mut self, cursor: &mut Cursor<'d>, count: u16) -> bool {
+        for _ in 0..count {
+            let start = cursor.at;
+            let Some((qtype, qclass)) = cursor.question() else { return false };
+            let octets = &cursor.octets[start..cursor.at];
+            self.asked = (count == 1).then_some(Asked { octets, qtype, qclass });
+        }
+        true
+    }
+
+    /// Skips the records of a section; false where the section is malformed.
+    fn read_records(&mut self, cursor: &mut Cursor<'d>, count: u16, section: Section) -> bool {
+        (0..count).all(|_| self.read_record(cursor, section).is_some())
+    }
+
+    /// One record. An OPT is noted as soon as its fixed part is read, so that a malformed one is
+    /// answered with an OPT too.
+    fn read_record(&mut self, cursor: &mut Cursor<'d>, section: Section) -> Option<()> {
+        let owner = cursor.owner()?;
+        let rtype = cursor.u16()?;
+        let class = cursor.u16()?;
+        let [_extended_rcode, version, flags, _] = cursor.take(4)? else { return None };
+        let opt = rtype == u16::from(RecordType::OPT);
+        let first = self.edns.is_none();
+        if opt && first {
+            let dnssec_ok = flags & 0x80 != 0;
+            self.edns = Some(ClientEdns { payload: class, version: *version, dnssec_ok });
+        }
+        let length = cursor.u16()?;
+        let data = cursor.take(usize::from(length))?;
+        if !opt {
+            return Some(());
+        }
+        let placed = first && owner == Owner::Root && section == Section::Additional;
+        (placed && options_are_sound(data)).then_some(())
+    }
+}
+
+impl Asked<'_> {
+    /// The labels' octets, leftmost first, as they came.
+    pub(super) fn labels(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = self.octets;
+        std::iter::from_fn(move || {
+            let (&length, after) = rest.split_first()?;
+            let (label, after) = after.split_at_checked(usize::from(length))?;
+            rest = after;
+            (length > 0).then_some(label)
+        })
+    }
+
+    /// The question as the zone reads it.
+    pub(super) fn question(&self) -> Question {
+        Question {
+            labels: self.labels().map(<[u8]>::to_ascii_lowercase).collect(),
+            qtype: self.query_type(),
+        }
+    }
+
+    /// The type as the zone knows it.
+    fn query_type(&self) -> QueryType {
+        match RecordType::from(self.qtype) {
+            RecordType::A => QueryType::A,
+            RecordType::AAAA => QueryType::Aaaa,
+            RecordType::SRV => QueryType::Srv,
+            RecordType::TXT => QueryType::Txt,
+            RecordType::SOA => QueryType::Soa,
+            RecordType::NS => QueryType::Ns,
+            RecordType::ANY => QueryType::Any,
+            _ => QueryType::Other(self.qtype),
+        }
+    }
+}
+
+/// Where a record stands; OPT belongs into the additional section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Section {
+    Additional,
+    Other,
+}
+
+/// A record's owner as far as anyone cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Root,
+    Name,
+}
+
+/// EDNS options are {code, length, data} to the last octet; what they say is ignored.
+fn options_are_sound(mut data: &[u8]) -> bool {
+    while !data.is_empty() {
+        let Some([_, _, high, low]) = data.get(..4) else { return false };
+        let end = 4 + usize::from(u16::from_be_bytes([*high, *low]));
+        let Some(rest) = data.get(end..) else { return false };
+        data = rest;
+    }
+    true
+}
+
+/// A place in a message.
+struct Cursor<'d> {
+    octets: &'d [u8],
+    at: usize,
+}
+
+impl<'d> Cursor<'d> {
+    fn take(&mut self, count: usize) -> Option<&'d [u8]> {
+        let taken = self.octets.get(self.at..)?.get(..count)?;
+        self.at += count;
+        Some(taken)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.take(1).map(|octets| octets[0])
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.take(2).map(|octets| u16::from_be_bytes([octets[0], octets[1]]))
+    }
+
+    /// A question's type and class; its name must be written out.
+    fn question(&mut self) -> Option<(u16, u16)> {
+        let start = self.at;
+        loop {
+            let length = self.u8()?;
+            if length > MAX_LABEL_OCTETS {
+                return None;
+            }
+            self.take(usize::from(length))?;
+            if self.at - start > MAX_NAME_OCTETS {
+                return None;
+            }
+            if length == 0 {
+                break;
+            }
+        }
+        Some((self.u16()?, self.u16()?))
+    }
+
+    /// Skips a record's owner; a pointer ends it and is not followed.
+    fn owner(&mut self) -> Option<Owner> {
+        let start = self.at;
+        loop {
+            let length = self.u8()?;
+            match length {
+                0 if self.at == start + 1 => return Some(Owner::Root),
+                0 => return Some(Owner::Name),
+                1..=MAX_LABEL_OCTETS => {
+                    self.take(usize::from(length))?;
+                }
+                0xC0.. => {
+                    self.u8()?;
+                    return Some(Owner::Name);
+                }
+                _ => return None,
+            }
+            if self.at - start > MAX_NAME_OCTETS {
+                return None;
+            }
+        }
+    }
+}

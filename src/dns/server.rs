@@ -1,0 +1,245 @@
+//! Binding the sockets, and running one loop per socket.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use socket2::{Domain, Protocol, Socket, Type};
+use thiserror::Error;
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::task::{JoinError, JoinSet};
+
+use super::metrics::Metrics;
+use super::respond::{Policy, Received, respond};
+use super::slots::Slots;
+use super::{Limiter, tcp, udp};
+use crate::clock;
+use crate::drain::{Phase, Watch};
+use crate::routes::{RouteTable, SharedTable};
+use crate::zone::ZoneConfig;
+
+/// TCP connections that one source may hold.
+pub const DEFAULT_TCP_PER_SOURCE: usize = 256;
+/// TCP connections in all.
+pub const DEFAULT_TCP_TOTAL: usize = 4096;
+
+/// The receive buffer asked for, octets: at 100 000 queries a second a pause of a few
+/// milliseconds overflows the usual 212 992.
+const RECEIVE_BUFFER_OCTETS: usize = 4 << 20;
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+/// How often another port is tried when port 0 gave one that UDP or TCP cannot have.
+const PORT_TRIES: usize = 16;
+
+/// What the server is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Addresses to listen on, each over UDP and TCP; port 0 takes one port free on both. `[::]` is
+    /// IPv6 only.
+    pub listen: Vec<SocketAddr>,
+    /// The zone.
+    pub zone: ZoneConfig,
+    /// Sources that may ask; empty is everybody. Others are answered REFUSED.
+    pub allow: Vec<IpNet>,
+    /// Known resolvers outside the private ranges, never rate-limited.
+    pub forwarders: Vec<IpNet>,
+    /// TCP connections that one source (IPv4 address, IPv6 /64) may hold.
+    pub tcp_per_source: usize,
+    /// TCP connections in all.
+    pub tcp_total: usize,
+}
+
+/// Why the server does not start, or ended.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// An address cannot be had.
+    #[error(
+        "cannot listen for dns on {address} over {protocol}; stop what holds it, or give another address in dns.listen"
+    )]
+    Bind {
+        /// Which.
+        address: SocketAddr,
+        /// `udp` or `tcp`.
+        protocol: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A loop panicked.
+    #[error("a dns socket's loop died; this is a bug, report it with the log")]
+    Died(#[source] JoinError),
+    /// A loop ended although nobody asked it to.
+    #[error("a dns socket's loop ended by itself; this is a bug, report it with the log")]
+    EndedEarly,
+}
+
+/// The bound server.
+#[derive(Debug)]
+pub struct Server {
+    bound: Vec<Bound>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Bound {
+    address: SocketAddr,
+    udp: UdpSocket,
+    tcp: TcpListener,
+}
+
+/// What every loop and connection reads.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) policy: ArcSwap<Policy>,
+    pub(super) table: SharedTable,
+    pub(super) metrics: Metrics,
+    pub(super) slots: Arc<Slots>,
+}
+
+/// Changes the TTL while the server runs (`dns.ttl` applies live).
+#[derive(Debug, Clone)]
+pub struct Ttl(Arc<Shared>);
+
+impl Server {
+    /// Binds every address, or none. Must be called within the runtime that will run it.
+    pub fn bind(config: Config, table: SharedTable, metrics: Metrics) -> Result<Self, Error> {
+        let bound =
+            config.listen.iter().map(|address| bind(*address)).collect::<Result<Vec<_>, _>>()?;
+        let slots = Slots::new(config.tcp_per_source, config.tcp_total, metrics.clone());
+        let Config { zone, allow, forwarders, .. } = config;
+        let policy = ArcSwap::from_pointee(Policy { zone, allow, forwarders });
+        Ok(Self { bound, shared: Arc::new(Shared { policy, table, metrics, slots }) })
+    }
+
+    /// The addresses bound, in the configuration's order.
+    #[must_use]
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.bound.iter().map(|bound| bound.address).collect()
+    }
+
+    /// A handle that changes the TTL.
+    #[must_use]
+    pub fn ttl(&self) -> Ttl {
+        Ttl(Arc::clone(&self.shared))
+    }
+
+    /// Answers until `drain` reaches [`Phase::Draining`]; then what has come is still answered,
+    /// and the sockets close. Connections that are left at [`Phase::Forced`] are cut.
+    pub async fn run(self, mut drain: Watch) -> Result<(), Error> {
+        let mut loops = JoinSet::new();
+        if self.bound.is_empty() {
+            drain.reached(Phase::Draining).await;
+        }
+        for Bound { address, udp, tcp } in self.bound {
+            tracing::info!(%address, "dns is listening");
+            loops.spawn(udp::serve(udp, Arc::clone(&self.shared), drain.clone()));
+            loops.spawn(tcp::serve(tcp, Arc::clone(&self.shared), drain.clone()));
+        }
+        while let Some(ended) = loops.join_next().await {
+            ended.map_err(Error::Died)?;
+            if drain.phase() < Phase::Draining {
+                return Err(Error::EndedEarly);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Ttl {
+    /// Answers carry this many seconds from the next batch on.
+    pub fn set(&self, seconds: u32) {
+        self.0.policy.rcu(|policy| {
+            let mut policy = Policy::clone(policy);
+            policy.zone.ttl_seconds = seconds;
+            policy
+        });
+    }
+}
+
+impl Shared {
+    /// Answers one message into `out` and counts it; false if it gets no answer.
+    pub(super) fn answer(
+        &self,
+        received: Received<'_>,
+        policy: &Policy,
+        table: &RouteTable,
+        limiter: Option<&mut Limiter>,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        match respond(received, policy, table, limiter, out) {
+            Some(responded) => {
+                let took = clock::now().saturating_duration_since(received.now);
+                self.metrics.answered(received.transport, responded, took);
+                true
+            }
+            None => {
+                self.metrics.dropped();
+                false
+            }
+        }
+    }
+}
+
+/// One address over both transports. With port 0 the TCP socket chooses.
+fn bind(address: SocketAddr) -> Result<Bound, Error> {
+    if address.ip().is_unspecified() {
+        tracing::warn!(
+            %address,
+            "answers may leave from another address than was asked if this machine has several; \
+             list its addresses in dns.listen instead"
+        );
+    }
+    let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        match bind_both(address) {
+            Err(_) if tries > 0 => {}
+            result => return result,
+        }
+    }
+}
+
+fn bind_both(address: SocketAddr) -> Result<Bound, Error> {
+    let fault = |protocol| move |source| Error::Bind { address, protocol, source };
+    let tcp = listen_tcp(address).map_err(fault("tcp"))?;
+    let address = tcp.local_addr().map_err(fault("tcp"))?;
+    let udp = listen_udp(address).map_err(fault("udp"))?;
+    Ok(Bound { address, udp, tcp })
+}
+
+fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    only_v6(&socket, address)?;
+    // A restart must not wait for connections of the process before it; two listeners stay
+    // impossible.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn listen_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    only_v6(&socket, address)?;
+    socket.set_nonblocking(true)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER_OCTETS)?;
+    // The kernel reports twice what it grants for payload.
+    let granted = socket.recv_buffer_size()? / 2;
+    if granted < RECEIVE_BUFFER_OCTETS {
+        tracing::debug!(
+            %address,
+            granted,
+            wanted = RECEIVE_BUFFER_OCTETS,
+            "the receive buffer is smaller than asked for; raise net.core.rmem_max for bursts"
+        );
+    }
+    socket.bind(&address.into())?;
+    UdpSocket::from_std(socket.into())
+}
+
+fn only_v6(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    if address.is_ipv6() { socket.set_only_v6(true) } else { Ok(()) }
+}

@@ -1,0 +1,437 @@
+//! The server over real loopback sockets.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
+
+use hickory_proto::op::{Message, ResponseCode};
+use prometheus::Registry;
+use rustix::process::{Resource, getrlimit};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::*;
+use crate::drain::{self, Phase, Trigger};
+use crate::routes::{SharedTable, TableWriter};
+
+/// Longer than any machine stalls.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Running {
+    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
+    registry: Registry,
+    ttl: Ttl,
+    writer: TableWriter,
+    trigger: Trigger,
+    task: JoinSet<Result<(), Error>>,
+}
+
+fn config(listen: &[&str]) -> Config {
+    Config {
+        listen: listen.iter().map(|text| text.parse().unwrap()).collect(),
+        zone: policy().zone,
+        allow: Vec::new(),
+        forwarders: Vec::new(),
+        tcp_per_source: DEFAULT_TCP_PER_SOURCE,
+        tcp_total: DEFAULT_TCP_TOTAL,
+    }
+}
+
+fn start_with(config: Config) -> Running {
+    let registry = Registry::new();
+    let (writer, shared) = SharedTable::new(table());
+    let metrics = Metrics::register(&registry).unwrap();
+    let server = Server::bind(config, shared, metrics).unwrap();
+    let (addresses, ttl) = (server.local_addrs(), server.ttl());
+    let (trigger, watch) = drain::channel();
+    let mut task = JoinSet::new();
+    task.spawn(server.run(watch));
+    Running { address: addresses[0], addresses, registry, ttl, writer, trigger, task }
+}
+
+fn start() -> Running {
+    start_with(config(&["127.0.0.1:0"]))
+}
+
+impl Running {
+    /// The value of a metric's line, which begins with `name`.
+    fn metric(&self, name: &str) -> f64 {
+        let text = prometheus::TextEncoder::new().encode_to_string(&self.registry.gather());
+        let text = text.unwrap();
+        let line = text.lines().find(|line| line.starts_with(name));
+        line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    }
+
+    async fn connect(&self) -> TcpStream {
+        timeout(PATIENCE, TcpStream::connect(self.address)).await.unwrap().unwrap()
+    }
+
+    async fn stopped(mut self) {
+        self.trigger.advance(Phase::Draining);
+        let ended = timeout(PATIENCE, self.task.join_next()).await.unwrap().unwrap();
+        ended.unwrap().unwrap();
+    }
+}
+
+async fn client(to: SocketAddr) -> UdpSocket {
+    let bind = if to.is_ipv6() { "[::1]:0" } else { "127.0.0.1:0" };
+    let socket = UdpSocket::bind(bind).await.unwrap();
+    socket.connect(to).await.unwrap();
+    socket
+}
+
+async fn ask(socket: &UdpSocket, wire: &Wire) -> Message {
+    socket.send(&wire.0).await.unwrap();
+    let mut octets = [0; 1500];
+    let length = timeout(PATIENCE, socket.recv(&mut octets)).await.unwrap().unwrap();
+    Message::from_vec(&octets[..length]).unwrap()
+}
+
+async fn read_frame(stream: &mut TcpStream) -> Message {
+    let length = timeout(PATIENCE, stream.read_u16()).await.unwrap().unwrap();
+    let mut octets = vec![0; length.into()];
+    timeout(PATIENCE, stream.read_exact(&mut octets)).await.unwrap().unwrap();
+    Message::from_vec(&octets).unwrap()
+}
+
+/// The connection's end, however the kernel tells it.
+async fn ended(stream: &mut TcpStream) {
+    let mut octet = [0];
+    let read = timeout(PATIENCE, stream.read(&mut octet)).await.unwrap();
+    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+}
+
+fn numbered(id: u16, name: &str, qtype: u16) -> Wire {
+    let mut wire = query(name, qtype);
+    wire.0[..2].copy_from_slice(&id.to_be_bytes());
+    wire
+}
+
+/// Keeps paused time from jumping ahead of the sockets: only `advance` moves it.
+fn hold_time() -> SyncSender<()> {
+    tokio::time::pause();
+    let (hold, held) = sync_channel(0);
+    drop(tokio::task::spawn_blocking(move || held.recv()));
+    hold
+}
+
+#[tokio::test]
+async fn udp_answers_from_the_address_that_was_asked() {
+    let running = start_with(config(&["127.0.0.1:0", "127.0.0.2:0"]));
+    assert_eq!(running.addresses.len(), 2);
+    for address in &running.addresses {
+        // A connected socket hears only the address it asked.
+        let socket = client(*address).await;
+        for id in 0..50 {
+            let message = ask(&socket, &numbered(id, WEB, A)).await;
+            assert_eq!((message.metadata.id, message.answers.len()), (id, 1));
+        }
+    }
+    let counted = "portolan_dns_queries_total{qtype=\"A\",rcode=\"NOERROR\",transport=\"udp\"}";
+    assert_eq!(running.metric(counted), 100.0);
+    assert_eq!(running.metric("portolan_dns_seconds_count"), 100.0);
+    running.stopped().await;
+}
+
+#[tokio::test]
+async fn a_burst_over_udp_is_answered_whole() {
+    let running = start();
+    let socket = client(running.address).await;
+    for id in 0..100 {
+        socket.send(&numbered(id, WEB, A).0).await.unwrap();
+    }
+    let mut octets = [0; 1500];
+    for id in 0..100 {
+        let length = timeout(PATIENCE, socket.recv(&mut octets)).await.unwrap().unwrap();
+        assert_eq!(Message::from_vec(&octets[..length]).unwrap().metadata.id, id);
+    }
+}
+
+/// Fault S14: an answer sent to a server stays without an answer.
+#[tokio::test]
+async fn answers_and_scraps_are_not_answered_and_do_no_harm() {
+    let running = start();
+    let socket = client(running.address).await;
+    socket.send(&query(WEB, A).flags(0x8180).0).await.unwrap();
+    socket.send(&[]).await.unwrap();
+    socket.send(&[0; 11]).await.unwrap();
+    socket.send(&vec![0xFF; 60_000]).await.unwrap();
+    assert_eq!(ask(&socket, &numbered(7, WEB, A)).await.metadata.id, 7);
+    assert_eq!(running.metric("portolan_dns_dropped_total"), 4.0);
+}
+
+#[tokio::test]
+async fn ipv6_serves_like_ipv4() {
+    let running = start_with(config(&["[::1]:0"]));
+    let socket = client(running.address).await;
+    assert_eq!(ask(&socket, &query(WEB, A)).await.answers.len(), 1);
+    let mut stream = running.connect().await;
+    stream.write_all(&query(WEB, A).framed()).await.unwrap();
+    assert_eq!(read_frame(&mut stream).await.answers.len(), 1);
+}
+
+#[tokio::test]
+async fn a_new_table_and_a_new_ttl_are_seen_by_the_next_query() {
+    let mut running = start();
+    let socket = client(running.address).await;
+    let mut stream = running.connect().await;
+    let moved = Tables::new("paris").vip("shop/web", &["127.64.9.9"], &[], &[]).build();
+    running.writer.publish(Arc::new(moved));
+    running.ttl.set(30);
+    stream.write_all(&query(WEB, A).framed()).await.unwrap();
+    for message in [ask(&socket, &query(WEB, A)).await, read_frame(&mut stream).await] {
+        assert_eq!(message.answers[0].data.to_string(), "127.64.9.9");
+        assert_eq!(message.answers[0].ttl, 30);
+    }
+}
+
+#[tokio::test]
+async fn tcp_frames_come_split_at_every_octet() {
+    let running = start();
+    let mut stream = running.connect().await;
+    stream.set_nodelay(true).unwrap();
+    for octet in query(WEB, A).framed() {
+        stream.write_all(&[octet]).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(read_frame(&mut stream).await.answers.len(), 1);
+}
+
+#[tokio::test]
+async fn tcp_pipelines_and_answers_in_order() {
+    let running = start();
+    let mut stream = running.connect().await;
+    let frames: Vec<u8> = (0..2000).flat_map(|id| numbered(id, WEB, A).framed()).collect();
+    // Merged, then split at an odd place.
+    let (first, second) = frames.split_at(frames.len() / 2 + 1);
+    stream.write_all(first).await.unwrap();
+    for id in 0..1000 {
+        assert_eq!(read_frame(&mut stream).await.metadata.id, id);
+    }
+    stream.write_all(second).await.unwrap();
+    for id in 1000..2000 {
+        assert_eq!(read_frame(&mut stream).await.metadata.id, id);
+    }
+    let counted = "portolan_dns_queries_total{qtype=\"A\",rcode=\"NOERROR\",transport=\"tcp\"}";
+    assert_eq!(running.metric(counted), 2000.0);
+}
+
+#[tokio::test]
+async fn several_answers_go_out_in_one_write() {
+    let running = start();
+    let mut stream = running.connect().await;
+    let frames: Vec<u8> = (0..50).flat_map(|id| numbered(id, WEB, A).framed()).collect();
+    stream.write_all(&frames).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut octets = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut octets)).await.unwrap().unwrap();
+    assert_eq!(octets.len(), frames.len() + 50 * 16, "half-closed, and still answered");
+}
+
+#[tokio::test]
+async fn tcp_carries_what_is_too_long_for_udp() {
+    let running = start();
+    let mut stream = running.connect().await;
+    let name = "more.data.svc.clusterset.local";
+    let frames: Vec<u8> = (0..40).flat_map(|id| numbered(id, name, A).framed()).collect();
+    stream.write_all(&frames).await.unwrap();
+    for id in 0..40 {
+        let message = read_frame(&mut stream).await;
+        assert_eq!((message.metadata.id, message.answers.len()), (id, 600));
+        assert!(!message.metadata.truncation);
+    }
+}
+
+#[tokio::test]
+async fn a_malformed_query_over_tcp_is_answered_and_the_connection_goes_on() {
+    let running = start();
+    let mut stream = running.connect().await;
+    for (wire, code) in [
+        (query(WEB, A).raw(&[0]), ResponseCode::FormErr),
+        (query("example.org", A), ResponseCode::Refused),
+        (query(WEB, AXFR), ResponseCode::NotImp),
+        (query(WEB, A), ResponseCode::NoError),
+    ] {
+        stream.write_all(&wire.framed()).await.unwrap();
+        assert_eq!(read_frame(&mut stream).await.metadata.response_code, code);
+    }
+}
+
+#[tokio::test]
+async fn a_frame_of_length_zero_closes_after_what_came_before() {
+    let running = start();
+    let mut stream = running.connect().await;
+    let mut octets = query(WEB, A).framed();
+    octets.extend([0, 0]);
+    stream.write_all(&octets).await.unwrap();
+    assert_eq!(read_frame(&mut stream).await.answers.len(), 1);
+    ended(&mut stream).await;
+}
+
+#[tokio::test]
+async fn the_first_query_has_three_seconds() {
+    let _time = hold_time();
+    let running = start();
+    let mut silent = running.connect().await;
+    let mut slow = running.connect().await;
+    let mut quick = running.connect().await;
+    slow.write_all(&query(WEB, A).framed()[..10]).await.unwrap();
+    quick.write_all(&query(WEB, A).framed()).await.unwrap();
+    read_frame(&mut quick).await;
+    while running.metric("portolan_dns_tcp_connections") < 3.0 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::advance(Duration::from_millis(2_900)).await;
+    quick.write_all(&query(WEB, A).framed()).await.unwrap();
+    read_frame(&mut quick).await;
+    assert_eq!(running.metric("portolan_dns_tcp_connections"), 3.0);
+    tokio::time::advance(Duration::from_millis(200)).await;
+    for stream in [&mut silent, &mut slow] {
+        let mut octet = [0];
+        assert!(matches!(stream.read(&mut octet).await, Ok(0) | Err(_)));
+    }
+    quick.write_all(&query(WEB, A).framed()).await.unwrap();
+    read_frame(&mut quick).await;
+}
+
+/// CoreDNS keeps an idle connection for 10 s and writes into it at the end of that.
+#[tokio::test]
+async fn an_idle_connection_outlives_ten_seconds() {
+    let time = hold_time();
+    let running = start();
+    let mut stream = running.connect().await;
+    for _ in 0..3 {
+        stream.write_all(&query(WEB, A).framed()).await.unwrap();
+        read_frame(&mut stream).await;
+        tokio::time::advance(Duration::from_secs(15)).await;
+    }
+    assert_eq!(running.metric("portolan_dns_tcp_connections"), 1.0);
+    tokio::time::advance(Duration::from_secs(6)).await;
+    let mut octet = [0];
+    assert!(matches!(stream.read(&mut octet).await, Ok(0) | Err(_)));
+    drop(time);
+}
+
+#[tokio::test]
+async fn a_source_holds_as_many_connections_as_its_cap_and_no_more() {
+    let running = start_with(Config { tcp_per_source: 2, ..config(&["127.0.0.1:0"]) });
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = running.connect().await;
+        stream.write_all(&query(WEB, A).framed()).await.unwrap();
+        read_frame(&mut stream).await;
+        held.push(stream);
+    }
+    let mut third = running.connect().await;
+    ended(&mut third).await;
+    assert_eq!(running.metric("portolan_dns_tcp_refused_total{cap=\"source\"}"), 1.0);
+    // Another source is not affected.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.3:0".parse().unwrap()).unwrap();
+    let mut other = socket.connect(running.address).await.unwrap();
+    other.write_all(&query(WEB, A).framed()).await.unwrap();
+    read_frame(&mut other).await;
+    // A place comes back with the connection's end.
+    drop(held.pop());
+    timeout(PATIENCE, async {
+        loop {
+            let mut stream = running.connect().await;
+            let sent = stream.write_all(&query(WEB, A).framed()).await;
+            if sent.is_ok() && stream.read_u16().await.is_ok() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("a free place");
+}
+
+#[tokio::test]
+async fn the_cap_in_all_holds_too() {
+    let running = start_with(Config { tcp_total: 1, ..config(&["127.0.0.1:0"]) });
+    let mut first = running.connect().await;
+    first.write_all(&query(WEB, A).framed()).await.unwrap();
+    read_frame(&mut first).await;
+    let mut second = running.connect().await;
+    ended(&mut second).await;
+    assert_eq!(running.metric("portolan_dns_tcp_refused_total{cap=\"total\"}"), 1.0);
+}
+
+/// Fault P05: answers go on while the end is announced; then the sockets close.
+#[tokio::test]
+async fn answers_go_on_until_the_drain_and_then_everything_closes() {
+    let running = start();
+    let socket = client(running.address).await;
+    let mut stream = running.connect().await;
+    running.trigger.advance(Phase::Announced);
+    assert_eq!(ask(&socket, &query(WEB, A)).await.answers.len(), 1);
+    stream.write_all(&query(WEB, A).framed()).await.unwrap();
+    read_frame(&mut stream).await;
+    // What has reached the sockets before the end is still answered.
+    socket.send(&numbered(9, WEB, A).0).await.unwrap();
+    stream.write_all(&numbered(9, WEB, A).framed()).await.unwrap();
+    let address = running.address;
+    running.stopped().await;
+    let mut octets = [0; 1500];
+    let length = timeout(PATIENCE, socket.recv(&mut octets)).await.unwrap().unwrap();
+    assert_eq!(Message::from_vec(&octets[..length]).unwrap().metadata.id, 9);
+    assert_eq!(read_frame(&mut stream).await.metadata.id, 9);
+    ended(&mut stream).await;
+    assert!(TcpStream::connect(address).await.is_err());
+    UdpSocket::bind(address).await.expect("the port is free again");
+}
+
+#[tokio::test]
+async fn a_port_in_use_refuses_to_start_and_says_what_to_do() {
+    let running = start();
+    let udp_only = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for (address, protocol) in [(running.address, "tcp"), (udp_only.local_addr().unwrap(), "udp")] {
+        let (_writer, shared) = SharedTable::new(table());
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        let listen = address.to_string();
+        let error = Server::bind(config(&[&listen]), shared, metrics).unwrap_err().to_string();
+        assert!(error.contains(&format!("{listen} over {protocol}")), "{error}");
+        assert!(error.contains("dns.listen"), "{error}");
+    }
+}
+
+/// Runs itself again with few descriptors, so that the other tests keep theirs.
+#[test]
+fn accepting_goes_on_after_the_descriptors_ran_out() {
+    const NAME: &str = "dns::tests::sockets::accepting_goes_on_after_the_descriptors_ran_out";
+    if getrlimit(Resource::Nofile).current.is_some_and(|limit| limit <= 64) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        return runtime.block_on(run_out_of_descriptors());
+    }
+    let test = std::env::current_exe().unwrap();
+    let script = "ulimit -n 64; exec \"$0\" --exact \"$1\"";
+    let output = Command::new("sh").args(["-c", script]).arg(test).arg(NAME).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+async fn run_out_of_descriptors() {
+    let running = start();
+    let socket = TcpSocket::new_v4().unwrap();
+    let mut fillers = Vec::new();
+    while let Ok(file) = std::fs::File::open("Cargo.toml") {
+        fillers.push(file);
+    }
+    let mut stream = socket.connect(running.address).await.unwrap();
+    stream.write_all(&query(WEB, A).framed()).await.unwrap();
+    timeout(PATIENCE, async {
+        while running.metric("portolan_dns_socket_errors_total") < 2.0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("accepting fails while there is no descriptor");
+    fillers.clear();
+    assert_eq!(read_frame(&mut stream).await.answers.len(), 1);
+}

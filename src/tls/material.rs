@@ -1,0 +1,279 @@
+//! From the folder's bytes to what a handshake uses: the own leaf, the bundles, the rustls
+//! configurations. Immutable once built; a change builds another.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::client::Resumption;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::NoServerSessionStorage;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::time_provider::TimeProvider;
+use rustls::version::TLS13;
+use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use zeroize::Zeroize;
+
+use super::bundle::{Bundle, authorities};
+use super::error::Error;
+use super::folder::{OwnFiles, Paths, PeerFiles};
+use super::identity::{Claims, spiffe_id};
+use super::issue::Authority;
+use super::kind::Kind;
+use super::trust::Config;
+use super::verify::{Bundles, InboundVerifier};
+use crate::clock;
+use crate::model::ClusterId;
+
+/// The kinds that this version serves.
+pub(super) const SERVED: [Kind; 2] = [Kind::Control, Kind::Data];
+
+/// Wall time for certificates, from the one place where it is read.
+#[derive(Debug)]
+struct Wall;
+
+impl TimeProvider for Wall {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since = clock::wall().duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        Some(UnixTime::since_unix_epoch(since))
+    }
+}
+
+/// AES-128-GCM first (the fastest with AES instructions), X25519MLKEM768 preferred.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    use aws_lc_rs::{cipher_suite as suite, kx_group as group};
+    Arc::new(CryptoProvider {
+        cipher_suites: vec![
+            suite::TLS13_AES_128_GCM_SHA256,
+            suite::TLS13_AES_256_GCM_SHA384,
+            suite::TLS13_CHACHA20_POLY1305_SHA256,
+        ],
+        kx_groups: vec![group::X25519MLKEM768, group::X25519, group::SECP256R1, group::SECP384R1],
+        ..aws_lc_rs::default_provider()
+    })
+}
+
+/// The own leaf with its key.
+#[derive(Debug, Clone)]
+pub(super) struct Own {
+    pub(super) certified: Arc<CertifiedKey>,
+    pub(super) begins: SystemTime,
+    pub(super) expires: SystemTime,
+    /// What issued it and can issue the next; without, somebody else must.
+    pub(super) authority: Option<Authority>,
+}
+
+/// Everything a handshake needs, of one moment.
+#[derive(Debug)]
+pub(super) struct Material {
+    pub(super) own: Own,
+    pub(super) bundles: Arc<Bundles>,
+    pub(super) server: Arc<ServerConfig>,
+    pub(super) clients: BTreeMap<ClusterId, ClientConfig>,
+}
+
+impl Own {
+    /// From `ca.key` a fresh leaf in memory, else `cert.pem` with `key.pem`.
+    pub(super) fn load(config: &Config, paths: &Paths, files: &OwnFiles) -> Result<Self, Error> {
+        match Self::authority(paths, files)? {
+            Some(authority) => Self::issue(config, authority),
+            None => Self::read(config, paths, files),
+        }
+    }
+
+    /// The same after a change of the folder; a leaf whose authority stayed is kept.
+    pub(super) fn reload(
+        config: &Config,
+        paths: &Paths,
+        files: &OwnFiles,
+        before: &Self,
+    ) -> Result<Self, Error> {
+        match Self::authority(paths, files)? {
+            Some(authority) if before.authority.as_ref() == Some(&authority) => Ok(before.clone()),
+            Some(authority) => Self::issue(config, authority),
+            None => Self::read(config, paths, files),
+        }
+    }
+
+    /// A fresh leaf.
+    pub(super) fn issue(config: &Config, authority: Authority) -> Result<Self, Error> {
+        let leaf = authority.issue(&config.cluster, &config.clusterset)?;
+        let signer = aws_lc_rs::sign::any_supported_type(&leaf.key())
+            .map_err(|error| Error::Issue(error.to_string()))?;
+        let certificate = leaf.certificate();
+        let claims = Claims::read(&certificate).map_err(|e| Error::Issue(e.to_string()))?;
+        Ok(Self {
+            certified: Arc::new(CertifiedKey::new(vec![certificate], signer)),
+            begins: claims.begins,
+            expires: claims.expires,
+            authority: Some(authority),
+        })
+    }
+
+    fn authority(paths: &Paths, files: &OwnFiles) -> Result<Option<Authority>, Error> {
+        let Some(key) = &files.authority_key else {
+            return Ok(None);
+        };
+        let pem = files.authority.as_deref().ok_or_else(|| {
+            Error::invalid(&paths.authority, "it is missing; restore the pair of ca.key")
+        })?;
+        let certificates =
+            authorities(pem).map_err(|problem| Error::invalid(&paths.authority, problem))?;
+        Authority::load(&certificates, key)
+            .map(Some)
+            .map_err(|problem| Error::invalid(&paths.authority_key, problem))
+    }
+
+    fn read(config: &Config, paths: &Paths, files: &OwnFiles) -> Result<Self, Error> {
+        let (Some(certificate), Some(key)) = (&files.certificate, &files.key) else {
+            let path = if files.certificate.is_none() { &paths.certificate } else { &paths.key };
+            let problem = "it is missing; run: portolan trust init, or put the issued pair there";
+            return Err(Error::invalid(path, problem));
+        };
+        let chain: Vec<_> =
+            CertificateDer::pem_slice_iter(certificate)
+                .collect::<Result<_, _>>()
+                .map_err(|error| Error::invalid(&paths.certificate, format!("not PEM: {error}")))?;
+        let leaf = chain.first().ok_or_else(|| {
+            Error::invalid(&paths.certificate, "there is no certificate in it; issue it again")
+        })?;
+        let claims = own_claims(config, paths, leaf)?;
+        let mut der = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|error| Error::invalid(&paths.key, format!("not a PEM key: {error}")))?;
+        let signer = aws_lc_rs::sign::any_supported_type(&der);
+        der.zeroize();
+        let signer = signer.map_err(|error| Error::invalid(&paths.key, error.to_string()))?;
+        let certified = CertifiedKey::new(chain, signer);
+        certified.keys_match().map_err(|_| {
+            Error::invalid(&paths.key, "it is not the key of cert.pem; put the matching pair there")
+        })?;
+        let certified = Arc::new(certified);
+        let (begins, expires) = (claims.begins, claims.expires);
+        Ok(Self { certified, begins, expires, authority: None })
+    }
+}
+
+/// What the own leaf says; it must speak for the configured cluster.
+fn own_claims(config: &Config, paths: &Paths, leaf: &CertificateDer<'_>) -> Result<Claims, Error> {
+    let identity = |source| Error::Identity { path: paths.certificate.clone(), source };
+    let claims = Claims::read(leaf).map_err(identity)?;
+    if claims.cluster != config.cluster {
+        let problem = format!(
+            "it speaks for '{}', the configuration says '{}'; correct one of them",
+            claims.cluster, config.cluster
+        );
+        return Err(Error::invalid(&paths.certificate, problem));
+    }
+    claims.check_uri(&spiffe_id(&config.clusterset, &config.cluster)).map_err(identity)?;
+    Ok(claims)
+}
+
+/// Peers know us by `ca.pem`: says so where it does not verify the own leaf. Not an error, for in
+/// a rotation peers may know the new authority already.
+pub(super) fn warn_if_unvouched(
+    config: &Config,
+    paths: &Paths,
+    files: &OwnFiles,
+    own: &Own,
+    provider: &Arc<CryptoProvider>,
+) {
+    let (Some(pem), [leaf, chain @ ..]) = (&files.authority, own.certified.cert.as_slice()) else {
+        return;
+    };
+    let path = paths.authority.display();
+    let bundle = match Bundle::parse(&config.cluster, &config.clusterset, pem, provider) {
+        Ok(bundle) => bundle,
+        Err(problem) => return tracing::warn!(%path, problem, "peers cannot pin this"),
+    };
+    let Some(now) = Wall.current_time() else {
+        return;
+    };
+    if let Err(error) = bundle.client.verify_client_cert(leaf, chain, now) {
+        tracing::warn!(%path, %error, "peers that pinned this refuse the own certificate");
+    }
+}
+
+impl Material {
+    /// The configurations for this leaf and these bundles.
+    pub(super) fn build(
+        config: &Config,
+        own: Own,
+        bundles: Arc<Bundles>,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, Error> {
+        let resolver = Arc::new(SingleCertAndKey::from(Arc::clone(&own.certified)));
+        let failed = |error: rustls::Error| Error::Issue(error.to_string());
+        let verifier = InboundVerifier::new(
+            config.cluster.clone(),
+            Arc::clone(&bundles),
+            Arc::clone(provider),
+        );
+        let mut server = ServerConfig::builder_with_details(Arc::clone(provider), Arc::new(Wall))
+            .with_protocol_versions(&[&TLS13])
+            .map_err(failed)?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_cert_resolver(Arc::clone(&resolver) as _);
+        // A resumed session would skip the check of the client's certificate.
+        server.send_tls13_tickets = 0;
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.alpn_protocols = SERVED.iter().map(|kind| kind.alpn().to_vec()).collect();
+
+        let mut clients = BTreeMap::new();
+        for (cluster, bundle) in bundles.iter() {
+            let client = ClientConfig::builder_with_details(Arc::clone(provider), Arc::new(Wall))
+                .with_protocol_versions(&[&TLS13])
+                .map_err(failed)?
+                .with_webpki_verifier(Arc::clone(&bundle.server));
+            let mut client = client.with_client_cert_resolver(Arc::clone(&resolver) as _);
+            client.resumption = Resumption::disabled();
+            clients.insert(cluster.clone(), client);
+        }
+        Ok(Self { own, bundles, server: Arc::new(server), clients })
+    }
+}
+
+/// What became of the bundles of a folder.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) bundles: Bundles,
+    /// Files that could not be used; the last good bundle of that cluster stays.
+    pub(super) problems: Vec<(PathBuf, String)>,
+}
+
+/// Reads the bundles; for a bad one the last good of `before` stays.
+pub(super) fn load_bundles(
+    config: &Config,
+    paths: &Paths,
+    files: PeerFiles,
+    before: &Bundles,
+    provider: &Arc<CryptoProvider>,
+) -> Loaded {
+    let (mut bundles, mut problems) = (Bundles::new(), files.strays);
+    for (cluster, content) in files.bundles {
+        let path = paths.peer(&cluster);
+        if cluster == config.cluster {
+            problems.push((path, "it is this cluster's own name; remove the file".to_owned()));
+            continue;
+        }
+        let parsed =
+            content.and_then(|pem| Bundle::parse(&cluster, &config.clusterset, &pem, provider));
+        let last = before.get(&cluster);
+        match parsed {
+            Ok(bundle) => {
+                let kept = last.filter(|last| last.fingerprint == bundle.fingerprint);
+                let bundle = kept.map_or_else(|| Arc::new(bundle), Arc::clone);
+                bundles.insert(cluster, bundle);
+            }
+            Err(problem) => {
+                if let Some(last) = last {
+                    bundles.insert(cluster, Arc::clone(last));
+                }
+                problems.push((path, problem));
+            }
+        }
+    }
+    Loaded { bundles, problems }
+}
