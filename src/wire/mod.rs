@@ -1,10 +1,7 @@
 //! Frames and messages between gateways: bytes only.
-<<<<<<< HEAD
 //!
-//! [`frame`] is what travels on data connections. Nothing here knows sockets, tasks or time.
-
-pub mod frame;
-=======
+//! [`frame`] is what travels on data connections, [`control`] what travels on control
+//! connections. Nothing here knows sockets, tasks or time.
 
 pub mod control;
->>>>>>> h-tls
+pub mod frame;
