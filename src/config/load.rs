@@ -13,9 +13,10 @@ use tracing_subscriber::EnvFilter;
 use super::errors::{At, Problem};
 use super::fields::{Field, Fields, Problems};
 use super::node::Node;
-use super::{Admin, Config, Dns, Gateway, Io, Log, LogFormat, MAX_FILE_BYTES, Peer, Source};
+use super::{Admin, Config, Dns, Gateway, Io, Log, MAX_FILE_BYTES, Peer, Source};
 use crate::catalog::NamespaceRules;
 use crate::model::{ClusterId, DnsName, Locality, Namespace, PeerAddress, canonical};
+use crate::telemetry::LogFormat;
 
 /// The zone that the Multi-Cluster Services API names.
 const DEFAULT_CLUSTERSET: &str = "clusterset.local";
