@@ -143,3 +143,6 @@ fn host_local(address: IpAddr) -> Option<IpNet> {
     let ranges: [IpNet; 4] = [v4(127, 0, 8), v4(169, 254, 16), v6(0, 1, 128), v6(0xfe80, 0, 10)];
     ranges.into_iter().find(|range| range.contains(&address))
 }
+
+#[cfg(test)]
+mod tests;

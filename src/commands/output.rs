@@ -253,4 +253,4 @@ fn age(seconds: f64) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::commands) mod tests;

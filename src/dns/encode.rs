@@ -40,8 +40,9 @@ pub(super) struct Content<'a> {
     pub(super) additional: &'a [Record],
 }
 
-/// Writes the answer to `query` into `out`, at most `limit` octets. Whatever of answer and
-/// authority does not fit is left out and TC set.
+/// Writes the answer to `query` into `out`, at most `limit` octets. If answer and authority do not
+/// fit whole, TC is set and neither is sent, as Knot and NSD do: a client must not use part of a
+/// set of records (RFC 2181, section 9).
 pub(super) fn encode(
     query: &Query<'_>,
     code: ResponseCode,
@@ -56,31 +57,20 @@ pub(super) fn encode(
     metadata.response_code = code;
     metadata.authoritative = content.authoritative;
     metadata.truncation = content.truncated;
+    // Nothing is validated here (RFC 4035, section 3.1.6).
+    metadata.checking_disabled = false;
     let mut counts = HeaderCounts::default();
     if let Some(asked) = &query.asked {
         out.extend_from_slice(asked.octets);
         counts.queries = 1;
     }
+    let end = out.len();
     let reserved = if query.edns.is_some() { OPT_OCTETS } else { 0 };
     let mut writer = Writer::new(query, zone, limit.saturating_sub(reserved), out);
-    for record in &content.records {
-        if !writer.record(record) {
-            metadata.truncation = true;
-            break;
-        }
-        counts.answers += 1;
-    }
-    if let Some(serial) = content.authority {
-        let owner = Some(zone.zone.as_str().into());
-        if writer.record(&Record { owner, data: RecordData::Soa { serial } }) {
-            counts.authorities = 1;
-        } else {
-            metadata.truncation = true;
-        }
-    }
-    if !metadata.truncation {
-        let fitting = content.additional.iter().take_while(|record| writer.record(record));
-        counts.additionals = u16::try_from(fitting.count()).unwrap_or(u16::MAX);
+    if writer.sections(content, &mut counts).is_none() {
+        metadata.truncation = true;
+        out.truncate(end);
+        counts = HeaderCounts { queries: counts.queries, ..HeaderCounts::default() };
     }
     if let Some(edns) = query.edns {
         counts.additionals += 1;
@@ -116,6 +106,25 @@ impl<'o> Writer<'o> {
             at += 1 + label.len();
         }
         Self { out, limit, zone, question }
+    }
+
+    /// Answer and authority whole, or `None`; of the additional section what fits.
+    fn sections(&mut self, content: &Content<'_>, counts: &mut HeaderCounts) -> Option<()> {
+        for record in &content.records {
+            self.record(record).then_some(())?;
+            counts.answers += 1;
+        }
+        if let Some(serial) = content.authority {
+            let owner = Some(self.zone.zone.as_str().into());
+            let soa = Record { owner, data: RecordData::Soa { serial } };
+            self.record(&soa).then_some(())?;
+            counts.authorities = 1;
+        }
+        if !content.truncated {
+            let fitting = content.additional.iter().take_while(|record| self.record(record));
+            counts.additionals = u16::try_from(fitting.count()).ok()?;
+        }
+        Some(())
     }
 
     /// Whether the record fitted.

@@ -155,7 +155,8 @@ fn response_code(outcome: Outcome) -> ResponseCode {
 ///
 /// Where order carries no meaning the records are rotated by the query's id, which clients draw
 /// at random. Over UDP at most 16 addresses go out. Of an unordered answer 16 are as good as all;
-/// a headless name owes all of its addresses, so there TC sends the client to TCP for the rest.
+/// a headless name owes all of its addresses, so there TC sends the client to TCP for the rest,
+/// and one that cannot follow still has the nearest 16.
 fn content(answer: &Answer, transport: Transport, id: u16) -> Content<'_> {
     let negative = matches!(answer.outcome, Outcome::NoData | Outcome::NoName);
     let records = &answer.records;

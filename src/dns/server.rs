@@ -1,7 +1,7 @@
 //! Binding the sockets, and running one loop per socket.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::{JoinError, JoinSet};
 
 use super::metrics::Metrics;
-use super::respond::{Policy, Received, Transport, respond};
+use super::respond::{Policy, Received, respond};
 use super::slots::Slots;
 use super::{Limiter, tcp, udp};
 use crate::clock;
@@ -36,7 +36,8 @@ const PORT_TRIES: usize = 16;
 /// What the server is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Addresses to listen on, each over UDP and TCP; port 0 takes one port free on both.
+    /// Addresses to listen on, each over UDP and TCP; port 0 takes one port free on both. `[::]` is
+    /// IPv6 only.
     pub listen: Vec<SocketAddr>,
     /// The zone.
     pub zone: ZoneConfig,
@@ -126,8 +127,11 @@ impl Server {
 
     /// Answers until `drain` reaches [`Phase::Draining`]; then what has come is still answered,
     /// and the sockets close. Connections that are left at [`Phase::Forced`] are cut.
-    pub async fn run(self, drain: Watch) -> Result<(), Error> {
+    pub async fn run(self, mut drain: Watch) -> Result<(), Error> {
         let mut loops = JoinSet::new();
+        if self.bound.is_empty() {
+            drain.reached(Phase::Draining).await;
+        }
         for Bound { address, udp, tcp } in self.bound {
             tracing::info!(%address, "dns is listening");
             loops.spawn(udp::serve(udp, Arc::clone(&self.shared), drain.clone()));
@@ -158,17 +162,16 @@ impl Shared {
     /// Answers one message into `out` and counts it; false if it gets no answer.
     pub(super) fn answer(
         &self,
-        (message, transport, source): (&[u8], Transport, IpAddr),
-        (policy, table): (&Policy, &RouteTable),
+        received: Received<'_>,
+        policy: &Policy,
+        table: &RouteTable,
         limiter: Option<&mut Limiter>,
         out: &mut Vec<u8>,
     ) -> bool {
-        let now = clock::now();
-        let received = Received { message, transport, source, now };
         match respond(received, policy, table, limiter, out) {
             Some(responded) => {
-                let took = clock::now().saturating_duration_since(now);
-                self.metrics.answered(transport, responded, took);
+                let took = clock::now().saturating_duration_since(received.now);
+                self.metrics.answered(received.transport, responded, took);
                 true
             }
             None => {

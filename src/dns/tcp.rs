@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::respond::Transport;
+use super::respond::{Received, Transport};
 use super::server::Shared;
 use super::slots::Slot;
 use crate::clock;
@@ -183,14 +183,15 @@ impl Connection {
             let Some(message) = self.inbox.get(LENGTH_OCTETS..LENGTH_OCTETS + length) else {
                 return Next::Read;
             };
-            let message = (message, Transport::Tcp, self.source);
-            if self.shared.answer(message, (&policy, &table), None, &mut self.answer) {
+            let (transport, source, now) = (Transport::Tcp, self.source, clock::now());
+            let received = Received { message, transport, source, now };
+            if self.shared.answer(received, &policy, &table, None, &mut self.answer) {
                 let octets = u16::try_from(self.answer.len()).unwrap_or(u16::MAX);
                 self.outbox.extend_from_slice(&octets.to_be_bytes());
                 self.outbox.extend_from_slice(&self.answer[..usize::from(octets)]);
             }
             self.inbox.advance(LENGTH_OCTETS + length);
-            self.due = Instant::from_std(clock::now() + NEXT_QUERY);
+            self.due = Instant::from_std(now + NEXT_QUERY);
         }
         Next::Again
     }

@@ -9,8 +9,9 @@ use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
 use super::Limiter;
-use super::respond::Transport;
+use super::respond::{Received, Transport};
 use super::server::Shared;
+use crate::clock;
 use crate::drain::{Phase, Watch};
 
 /// Datagrams answered from one table before it is loaded again.
@@ -94,9 +95,14 @@ impl Lane {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Batch::Empty,
                 Err(error) => return Batch::Failed(error),
             };
-            let message = (&self.datagram[..length], Transport::Udp, from.ip());
+            let received = Received {
+                message: &self.datagram[..length],
+                transport: Transport::Udp,
+                source: from.ip(),
+                now: clock::now(),
+            };
             let limiter = Some(&mut self.limiter);
-            if !self.shared.answer(message, (&policy, &table), limiter, &mut self.out) {
+            if !self.shared.answer(received, &policy, &table, limiter, &mut self.out) {
                 continue;
             }
             match self.socket.try_send_to(&self.out, from) {

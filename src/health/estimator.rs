@@ -112,7 +112,7 @@ impl Ranking {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Loss {
     last: VecDeque<bool>,
-    lost: usize,
+    lost: u8,
 }
 
 impl Loss {
@@ -131,9 +131,7 @@ impl Loss {
         if self.last.is_empty() {
             return 0.0;
         }
-        // Both are at most 100, so the division is exact enough for people.
-        let share = self.lost as f64 / self.last.len() as f64 * 100.0;
-        share as f32
+        f32::from(self.lost) / self.last.len() as f32 * 100.0
     }
 
     fn push(&mut self, lost: bool) {
@@ -141,6 +139,6 @@ impl Loss {
             self.lost -= 1;
         }
         self.last.push_back(lost);
-        self.lost += usize::from(lost);
+        self.lost += u8::from(lost);
     }
 }

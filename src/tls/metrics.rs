@@ -4,12 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use prometheus::{GaugeVec, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{GaugeVec, IntCounter, IntCounterVec, Registry};
+use tokio::task::JoinError;
 
 use super::refusal::Refusal;
 use crate::clock;
 use crate::model::ClusterId;
-use crate::telemetry::{Throttle, panic_counter};
+use crate::telemetry::{Throttle, counters, gauges, panic_counter};
 
 /// At most one log line per reason in this time.
 const LOG_EVERY: Duration = Duration::from_secs(1);
@@ -26,19 +27,18 @@ pub struct Metrics {
 impl Metrics {
     /// Registers them, each refusal reason at 0.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let refused = IntCounterVec::new(
-            Opts::new("portolan_tls_refused_total", "Connections refused, by reason."),
+        let refused = counters(
+            registry,
+            "portolan_tls_refused_total",
+            "Connections refused, by reason.",
             &["reason"],
         )?;
-        let expiry = GaugeVec::new(
-            Opts::new(
-                "portolan_certificate_expiry_seconds",
-                "When the certificate last shown by a peer, or the own one, expires (Unix time).",
-            ),
+        let expiry = gauges(
+            registry,
+            "portolan_certificate_expiry_seconds",
+            "When the certificate last shown by a peer, or the own one, expires (Unix time).",
             &["peer"],
         )?;
-        registry.register(Box::new(refused.clone()))?;
-        registry.register(Box::new(expiry.clone()))?;
         let panics = panic_counter(registry, "tls")?;
         for reason in Refusal::ALL {
             refused.with_label_values(&[reason.as_str()]).reset();
@@ -72,9 +72,13 @@ impl Metrics {
         let _absent = self.expiry.remove_label_values(&[cluster.as_str()]);
     }
 
-    /// A connection's task panicked.
-    pub(super) fn panicked(&self, error: &tokio::task::JoinError) {
-        self.panics.inc();
-        tracing::error!(%error, "a connection's task panicked; only that connection ended");
+    /// A connection's task ended; a panic ended that connection and no other.
+    pub(super) fn ended(&self, ended: Result<(), JoinError>) {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            self.panics.inc();
+            tracing::error!(%error, "a connection's task panicked; only that connection ended");
+        }
     }
 }

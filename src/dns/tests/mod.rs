@@ -106,7 +106,7 @@ fn policy() -> Policy {
     Policy { zone: ZoneConfig { zone, ttl_seconds: 5 }, allow: Vec::new(), forwarders: Vec::new() }
 }
 
-/// A VIP, a headless name with three pods, one with 40, one with 600, one with none.
+/// A VIP, headless names with three pods, 10, 40, 600 and none, and 40 with `dns: endpoints`.
 fn table() -> RouteTable {
     let many = |count: u32| -> Vec<String> {
         (0..count).map(|n| std::net::Ipv4Addr::from_bits(0x0A09_0000 + n).to_string()).collect()
@@ -124,6 +124,7 @@ fn table() -> RouteTable {
             &["sql:TCP:5432"],
             &[("paris", &["10.1.0.5 db-0", "10.1.0.6"]), ("tokyo", &["10.3.0.5 db-0"])],
         )
+        .headless("data/ten", &["sql:TCP:5432"], &[("paris", &forty[..10])])
         .headless("data/forty", &["sql:TCP:5432"], &[("paris", &forty)])
         .headless("data/more", &["sql:TCP:5432"], &[("paris", &more)])
         .headless("data/empty", &["sql:TCP:5432"], &[("paris", &[])])

@@ -56,7 +56,7 @@ proptest! {
         prop_assert!(octets.len() <= 1232);
         prop_assert_eq!(&octets[..2], &wire[..2]);
         prop_assert_eq!(octets[2] & 0xF9, wire[2] & 0x79 | 0x80, "QR, opcode, RD");
-        prop_assert_eq!(octets[3] & 0xE0, 0, "RA, Z, AD");
+        prop_assert_eq!(octets[3] & 0xF0, 0, "RA, Z, AD, CD");
         let message = Message::from_vec(&octets).expect("a well-formed answer");
         if message.answers.is_empty() && !message.metadata.truncation {
             prop_assert!(octets.len() <= 4 * wire.len());

@@ -6,6 +6,9 @@ use ipnet::IpNet;
 
 use super::*;
 
+/// `10-9-0-0.paris` and a pointer into the question; type, class, TTL, length; the address.
+const ADDITIONAL_OCTETS: usize = 9 + 6 + 2 + 10 + 4;
+
 fn code(wire: &Wire) -> ResponseCode {
     udp(wire).1.metadata.response_code
 }
@@ -67,7 +70,7 @@ fn qr_is_checked_before_everything_else() {
 
 #[test]
 fn an_answer_repeats_id_question_and_rd_and_sets_the_other_flags() {
-    for (flags, rd) in [(0x0100, true), (0x0000, false), (0x0130, true), (0x0670, false)] {
+    for (flags, rd) in [(0x0100, true), (0x0000, false), (0x0130, true), (0x067F, false)] {
         let asked = query("wEb.SHOP.Svc.clusterSET.local", A).flags(flags);
         let (octets, message) = udp(&asked);
         assert_eq!(octets[12..asked.0.len()], asked.0[12..], "0x20 case is kept");
@@ -76,7 +79,7 @@ fn an_answer_repeats_id_question_and_rd_and_sets_the_other_flags() {
         assert_eq!(metadata.recursion_desired, rd);
         assert!(metadata.authoritative && !metadata.truncation);
         assert!(!metadata.recursion_available && !metadata.authentic_data);
-        assert_eq!(octets[3] & 0x40, 0, "the reserved bit is 0");
+        assert_eq!(octets[3], 0, "RA, reserved bit, AD, CD and code");
         assert_eq!(addresses(&message.answers), ["127.64.0.1"]);
         assert_eq!(message.answers[0].ttl, 5);
     }
@@ -160,21 +163,35 @@ fn a_malformed_opt_is_a_form_error() {
 
 #[test]
 fn the_payload_is_512_to_1232() {
-    let more = "more.data.svc.clusterset.local";
-    let srv = "_sql._tcp.forty.data.svc.clusterset.local";
-    for (wire, at_most, at_least) in [
-        (query(srv, SRV), 512, 400),
-        (query(srv, SRV).opt(0, 0, &[]), 512, 400),
-        (query(srv, SRV).opt(511, 0, &[]), 512, 400),
-        (query(srv, SRV).opt(800, 0, &[]), 800, 700),
-        (query(srv, SRV).opt(1232, 0, &[]), 1232, 1100),
-        (query(srv, SRV).opt(65_535, 0, &[]), 1232, 1100),
-        (query(more, A).opt(65_535, 0, &[]), 1232, 300),
+    let ten = "_sql._tcp.ten.data.svc.clusterset.local";
+    let forty = "_sql._tcp.forty.data.svc.clusterset.local";
+    let with = |name, payload| query(name, SRV).opt(payload, 0, &[]);
+    let (full, message) = udp(&with(ten, 1232));
+    assert_eq!((message.answers.len(), message.additionals.len()), (10, 10));
+    // What must be there: without the additional addresses.
+    let least = u16::try_from(full.len() - 10 * ADDITIONAL_OCTETS).unwrap();
+    assert!((512..1232).contains(&least));
+    for (wire, fits) in [
+        (query(ten, SRV), false),
+        (with(ten, 0), false),
+        (with(ten, 511), false),
+        (with(ten, 512), false),
+        (with(ten, least - 1), false),
+        (with(ten, least), true),
+        (with(ten, 65_535), true),
+        (with(forty, 65_535), false),
     ] {
         let (octets, message) = udp(&wire);
-        assert!(octets.len() <= at_most && octets.len() >= at_least, "{}", octets.len());
-        assert!(message.metadata.truncation);
+        assert!(octets.len() <= 1232);
+        assert_eq!(message.metadata.truncation, !fits);
+        assert!(message.metadata.authoritative);
+        assert_eq!(message.answers.len(), if fits { 10 } else { 0 });
         assert_eq!(message.edns.is_some(), wire.0[11] == 1, "the OPT survives truncation");
+    }
+    // A small payload counts as 512.
+    for payload in [0, 100, 511, 512] {
+        let wire = query("db.data.svc.clusterset.local", SRV).opt(payload, 0, &[]);
+        assert_eq!(udp(&wire).1.answers.len(), 3, "{payload}");
     }
 }
 
@@ -407,10 +424,13 @@ fn srv_targets_and_their_addresses() {
 
 #[test]
 fn additional_addresses_that_do_not_fit_are_left_out_without_tc() {
-    let name = "_sql._tcp.forty.data.svc.clusterset.local";
-    let (_, message) = udp(&query(name, SRV).opt(1232, 0, &[]));
-    assert!(message.metadata.truncation && message.additionals.is_empty());
-    let whole = tcp(&query(name, SRV));
+    let ten = "_sql._tcp.ten.data.svc.clusterset.local";
+    let (full, _) = udp(&query(ten, SRV).opt(1232, 0, &[]));
+    let payload = u16::try_from(full.len() - 7 * ADDITIONAL_OCTETS).unwrap();
+    let (_, message) = udp(&query(ten, SRV).opt(payload, 0, &[]));
+    assert!(!message.metadata.truncation);
+    assert_eq!((message.answers.len(), message.additionals.len()), (10, 3));
+    let whole = tcp(&query("_sql._tcp.forty.data.svc.clusterset.local", SRV));
     assert_eq!((whole.answers.len(), whole.additionals.len()), (40, 40));
 }
 

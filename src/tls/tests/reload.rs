@@ -86,17 +86,9 @@ fn a_bad_folder_refuses_to_start_and_says_what_to_do() {
             |dir| fs::write(dir.join("peers/oregon.pem"), "").unwrap(),
             "copy the cluster's ca.pem",
         ),
-        (
-            "paris",
-            |dir| copy(dir, "cert.pem", "peers/oregon.pem"),
-            "not cert.pem",
-        ),
+        ("paris", |dir| copy(dir, "cert.pem", "peers/oregon.pem"), "not cert.pem"),
         ("paris", |dir| fs::write(dir.join("peers/A B.pem"), "").unwrap(), "<cluster>.pem"),
-        (
-            "paris",
-            |dir| copy(dir, "ca.pem", "peers/paris.pem"),
-            "own name",
-        ),
+        ("paris", |dir| copy(dir, "ca.pem", "peers/paris.pem"), "own name"),
         (
             "paris",
             |dir| {
@@ -257,4 +249,16 @@ async fn s02_a_rotated_leaf_serves_new_handshakes_and_breaks_none() {
     dialed.stream.write_all(b"still").await.unwrap();
     accepted.stream.read_exact(&mut [0; 5]).await.unwrap();
     assert!(port.trust.still_trusts(&accepted.peer));
+}
+
+#[test]
+fn an_own_certificate_that_peers_would_refuse_is_announced() {
+    let (log, _guard) = Log::capture();
+    let dir = tempfile::tempdir().unwrap();
+    trust::init(dir.path(), "paris");
+    let good = trust::open(dir.path(), "paris");
+    assert!(log.lines("refuse the own certificate").is_empty());
+    Leaf::of("paris").signed_by_stranger("paris").install(dir.path());
+    assert!(good.0.reload());
+    assert_eq!(log.lines("refuse the own certificate").len(), 1);
 }
