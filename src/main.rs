@@ -1,3 +1,97 @@
 //! Portolan: one binary for every role of a cluster.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use portolan::args::{AskArgs, Cli, Command, DemoArgs, DemoFormat, TrustCommand};
+use portolan::commands::client::Admin;
+use portolan::commands::{Exit, ask, check, complain, run, trust};
+use portolan::config::Config;
+use portolan::demo;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output and are good; a reader that went away is
+            // no reason to fail.
+            let _unread = error.print();
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Good };
+            return exit.into();
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format_args!("cannot start: {error}; raise the limits of this user"));
+            return Exit::Wrong.into();
+        }
+    };
+    runtime.block_on(dispatch(cli.command)).into()
+}
+
+async fn dispatch(command: Command) -> Exit {
+    match command {
+        Command::Run(args) => run::run(&args.config).await,
+        Command::Demo(args) => demo(args).await,
+        Command::Check(args) => match &args.config {
+            Some(path) => check::offline(path, args.output).await,
+            None => match agents(&args) {
+                Ok(agents) => ask::check(&agents, args.output).await,
+                Err(exit) => exit,
+            },
+        },
+        Command::Status(args) => match agents(&args) {
+            Ok(agents) => ask::status(&agents, args.output).await,
+            Err(exit) => exit,
+        },
+        Command::Explain(args) => match agents(&args.ask) {
+            Ok(agents) => ask::explain(&agents, &args.name, args.ask.output).await,
+            Err(exit) => exit,
+        },
+        Command::Get(args) => match agents(&args.ask) {
+            Ok(agents) => ask::get(&agents, args.listing, args.ask.output).await,
+            Err(exit) => exit,
+        },
+        Command::Trust(TrustCommand::Init(args)) => {
+            trust::init(&args.out, &args.cluster, &args.clusterset)
+        }
+        Command::Trust(TrustCommand::Show(args)) => {
+            let dir = match (args.dir, args.config) {
+                (Some(dir), _) => Ok(dir),
+                (None, Some(path)) => load(&path).map(|config| config.trust_dir),
+                (None, None) => Err(Exit::Usage),
+            };
+            dir.map_or_else(|exit| exit, |dir| trust::show(&dir, args.output))
+        }
+    }
+}
+
+/// Whom a command asks.
+fn agents(args: &AskArgs) -> Result<Vec<Admin>, Exit> {
+    let configured = args.config.as_deref().map(load).transpose()?;
+    let addresses = args.agents(configured.map(|config| config.admin.listen));
+    Ok(addresses.into_iter().map(Admin::new).collect())
+}
+
+fn load(path: &std::path::Path) -> Result<Config, Exit> {
+    Config::load(path).map_err(|errors| {
+        complain(&errors);
+        Exit::Usage
+    })
+}
+
+async fn demo(args: DemoArgs) -> Exit {
+    let output = match args.output {
+        DemoFormat::Text => demo::Output::Text,
+        DemoFormat::Json => demo::Output::Json,
+    };
+    match demo::run(demo::Options { once: args.once, output, keep: args.keep }).await {
+        Ok(true) => Exit::Good,
+        Ok(false) => Exit::Wrong,
+        Err(error) => {
+            complain(&format_args!("{error:#}"));
+            Exit::Wrong
+        }
+    }
+}
