@@ -96,9 +96,8 @@ pub struct Metrics {
 impl Metrics {
     /// Registers them.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let buckets = vec![
-            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.7, 1.0, 1.5, 5.0,
-        ];
+        let buckets =
+            vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.7, 1.0, 1.5, 5.0];
         Ok(Self {
             streams: counters(
                 registry,
@@ -112,12 +111,7 @@ impl Metrics {
                 "Payload octets carried in finished streams, both ways.",
                 &["direction", "peer"],
             )?,
-            open: gauges(
-                registry,
-                "portolan_streams_open",
-                "Streams open now.",
-                &["direction"],
-            )?,
+            open: gauges(registry, "portolan_streams_open", "Streams open now.", &["direction"])?,
             open_seconds: histogram(
                 registry,
                 "portolan_open_seconds",

@@ -102,11 +102,7 @@ impl Spares {
         self.paused.retain(|_, since| now.duration_since(*since) < PAUSE);
         for (peer, status) in &table.peers {
             let stock = shared.pool.stock(peer);
-            shared
-                .metrics
-                .pool_idle
-                .with_label_values(&[peer.as_str()])
-                .set(as_gauge(stock.idle));
+            shared.metrics.pool_idle.with_label_values(&[peer.as_str()]).set(as_gauge(stock.idle));
             let wanted = wanted(stock, moving.get(peer).copied().unwrap_or(0));
             shared.pool.trim(peer, kept(wanted), CALM);
             let reachable = matches!(status.health.state, PeerState::Up | PeerState::Suspect);
