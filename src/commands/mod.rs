@@ -10,6 +10,7 @@ pub mod ask;
 pub mod check;
 pub mod client;
 pub mod output;
+pub mod run;
 mod table;
 pub mod trust;
 

@@ -268,7 +268,7 @@ impl Agent {
         let (stop_tx, stop) = oneshot::channel::<()>();
         let (ended_tx, ended) = oneshot::channel();
         runtime.spawn(async move {
-            match app::build(config, live).await {
+            match app::build(&config, live).await {
                 Ok(running) => {
                     let _told = started_tx.send(Ok(running.addresses().clone()));
                     let end = running.until(async { drop(stop.await) }).await;
@@ -349,6 +349,28 @@ impl Agent {
                 && service.candidates.first().is_some_and(|c| c.rtt_ms.is_some())
         })
         .await
+    }
+
+    /// Where clients call a service: its clusterset address and first port.
+    pub async fn vip(&self, name: &str) -> SocketAddr {
+        let service = self.until(name, |s| !s.ips.is_empty() && !s.ports.is_empty()).await;
+        SocketAddr::new(service.ips[0], service.ports[0].port.get())
+    }
+
+    /// Connects to a service as a client does, waiting until its listener is open.
+    ///
+    /// # Panics
+    /// When it does not open within [`PATIENCE`].
+    pub async fn connect(&self, name: &str) -> tokio::net::TcpStream {
+        let vip = self.vip(name).await;
+        let deadline = crate::clock::now() + PATIENCE;
+        loop {
+            match tokio::net::TcpStream::connect(vip).await {
+                Ok(stream) => return stream,
+                Err(error) => assert!(crate::clock::now() < deadline, "{vip}: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Waits until every peer is Up.
