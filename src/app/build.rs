@@ -66,6 +66,7 @@ pub async fn build(
     let trust = tls::Trust::open(settings::trust(config), tls::Metrics::register(&registry)?)?;
     let store = Arc::new(Store::open(&config.state_dir)?);
     let (source, first) = files::Source::open(settings::files(config))?;
+    let source = source.with_metrics(files::Metrics::register(&registry)?);
 
     let listeners = bind_gateways(config, &trust)?;
     let gateway_addresses: Vec<SocketAddr> =
