@@ -295,6 +295,6 @@ mod tests {
         begin(&mut race, 1, now);
         race.failed(1, Failure::Final);
         assert_eq!(race.step(now, |_| true), Step::Over);
-        assert_eq!(super::tests::race(&[], now).step(now, |_| true), Step::Over);
+        assert_eq!(tests::race(&[], now).step(now, |_| true), Step::Over);
     }
 }

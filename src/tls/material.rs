@@ -79,7 +79,15 @@ impl Own {
     /// From `ca.key` a fresh leaf in memory, else `cert.pem` with `key.pem`.
     pub(super) fn load(config: &Config, paths: &Paths, files: &OwnFiles) -> Result<Self, Error> {
         match Self::authority(paths, files)? {
-            Some(authority) => Self::issue(config, authority),
+            Some(authority) => {
+                // The leaf of the folder is not used, but it tells whose folder this is.
+                if let Some(certificate) = &files.certificate
+                    && let Ok(leaf) = CertificateDer::from_pem_slice(certificate)
+                {
+                    own_claims(config, paths, &leaf)?;
+                }
+                Self::issue(config, authority)
+            }
             None => Self::read(config, paths, files),
         }
     }
