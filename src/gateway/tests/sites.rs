@@ -318,7 +318,7 @@ impl Site {
                     metric.get_label().iter().any(|l| l.name() == *name && l.value() == *value)
                 })
             })
-            .map(|metric| metric.get_counter().value() as u64)
+            .map(|metric| metric.get_counter().get_value() as u64)
             .sum()
     }
 }

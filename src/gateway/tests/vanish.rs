@@ -148,7 +148,7 @@ async fn an_import_that_nobody_serves_refuses_instead_of_resetting() {
     three.paris.set_candidates(&[]);
     let listeners = three.paris.gateway.shared.metrics.listeners.clone();
     super::until(|| listeners.get() == 0.0).await;
-    super::soon(async {
+    soon(async {
         loop {
             match tokio::net::TcpStream::connect(three.paris.vip).await {
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => return,
