@@ -23,8 +23,12 @@ fn services_and_endpoints_come_together_in_any_order() {
     let db = headless("shop/db", &["10.0.0.2", "10.0.0.1"]);
     let mut forward = Mirror::default();
     let mut backward = Mirror::default();
-    records(&db).iter().for_each(|record| drop(forward.add(record).unwrap()));
-    records(&db).iter().rev().for_each(|record| drop(backward.add(record).unwrap()));
+    for record in &records(&db) {
+        forward.add(record).unwrap();
+    }
+    for record in records(&db).iter().rev() {
+        backward.add(record).unwrap();
+    }
     forward.settle();
     backward.settle();
     assert_eq!(export(&forward, "shop/db"), Some(db.clone()));
@@ -103,6 +107,22 @@ fn of_contradicting_records_the_same_one_is_taken_in_any_order() {
     add(&mut backward, &one);
     backward.settle();
     assert_eq!(export(&forward, "shop/web"), export(&backward, "shop/web"));
+}
+
+#[test]
+fn sessions_share_one_budget() {
+    let budget = Budget::default();
+    let mut one = Charge::new(budget.clone());
+    let mut two = Charge::new(budget.clone());
+    one.set(BUDGET_BYTES - 10).unwrap();
+    two.set(10).unwrap();
+    assert_eq!(two.set(11), Err(OverCap::Together(BUDGET_BYTES)));
+    two.set(5).unwrap();
+    one.set(BUDGET_BYTES - 5).unwrap();
+    drop(one);
+    two.set(BUDGET_BYTES).unwrap();
+    drop(two);
+    assert_eq!(budget.0.load(Ordering::Relaxed), 0);
 }
 
 #[test]
