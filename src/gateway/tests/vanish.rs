@@ -183,7 +183,7 @@ async fn a_cancel_that_crosses_reply_payload_and_fin_leaves_a_usable_connection(
     assert!(shared.pool.stock(&peer).idle < before);
     write(&mut server, b"hedged").await;
     drop(server);
-    assert_eq!(super::read_all(&mut client).await, b"hedged");
+    assert_eq!(read_all(&mut client).await, b"hedged");
     let replied = |fact: &Fact| matches!(fact, Fact::Replied { target, .. } if target.peer.as_str() == "tokyo");
     three.paris.fact(replied).await;
     super::until(|| shared.pool.stock(&peer).idle >= before).await;
