@@ -109,10 +109,11 @@ fn share_of_ended(tally: &Tally, in_flight: &[Record]) -> f64 {
     if ended == 0 { 0.0 } else { 100.0 * answered.min(ended) as f64 / ended as f64 }
 }
 
-/// The sum of `portolan_streams_total` over everything inbound.
+/// Streams begun inbound so far: those that ended and those that are open.
 fn inbound_streams(metrics: &str) -> f64 {
     let inbound = metrics.lines().filter(|line| {
-        line.starts_with("portolan_streams_total{") && line.contains("direction=\"inbound\"")
+        ["portolan_streams_total{", "portolan_streams_open{"].iter().any(|n| line.starts_with(n))
+            && line.contains("direction=\"inbound\"")
     });
     inbound.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
@@ -122,13 +123,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn inbound_streams_are_summed_over_peers_and_results() {
+    fn inbound_streams_are_those_that_ended_and_those_that_are_open() {
         let metrics = "# TYPE portolan_streams_total counter\n\
             portolan_streams_total{direction=\"inbound\",peer=\"paris\",result=\"ok\"} 40\n\
             portolan_streams_total{direction=\"inbound\",peer=\"tokyo\",result=\"reset\"} 2\n\
             portolan_streams_total{direction=\"outbound\",peer=\"paris\",result=\"ok\"} 7\n\
-            portolan_stream_bytes_total{direction=\"inbound\",peer=\"paris\"} 9\n";
-        assert!((inbound_streams(metrics) - 42.0).abs() < f64::EPSILON);
+            portolan_stream_bytes_total{direction=\"inbound\",peer=\"paris\"} 9\n\
+            portolan_streams_open{direction=\"inbound\"} 3\n\
+            portolan_streams_open{direction=\"outbound\"} 5\n";
+        assert!((inbound_streams(metrics) - 45.0).abs() < f64::EPSILON);
         assert!(inbound_streams("").abs() < f64::EPSILON);
     }
 }
