@@ -32,22 +32,22 @@ const EVENTS: usize = 256;
 #[derive(Debug, Error)]
 pub enum BuildError {
     /// The own certificate, key or bundles.
-    #[error("trust: {0}")]
+    #[error("trust")]
     Trust(#[from] tls::Error),
     /// The saved state's folder.
-    #[error("state: {0}")]
+    #[error("state")]
     State(#[from] crate::store::Error),
     /// The manifests.
-    #[error("source: {0}")]
+    #[error("source")]
     Source(#[from] files::Error),
     /// A DNS address.
-    #[error("dns: {0}")]
+    #[error("dns")]
     Dns(#[from] dns::Error),
     /// The admin address.
-    #[error("admin: {0}")]
+    #[error("admin")]
     Admin(#[from] admin::Error),
     /// Two metrics of one name.
-    #[error("metrics: {0}; this is a bug")]
+    #[error("two metrics have one name, which is a bug; report it")]
     Metrics(#[from] prometheus::Error),
 }
 
@@ -66,6 +66,7 @@ pub async fn build(
     let trust = tls::Trust::open(settings::trust(config), tls::Metrics::register(&registry)?)?;
     let store = Arc::new(Store::open(&config.state_dir)?);
     let (source, first) = files::Source::open(settings::files(config))?;
+    let source = source.with_metrics(files::Metrics::register(&registry)?);
 
     let listeners = bind_gateways(config, &trust)?;
     let gateway_addresses: Vec<SocketAddr> =

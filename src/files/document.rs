@@ -17,6 +17,10 @@ pub(super) const MAX_DOCUMENTS: usize = 200_000;
 /// Deepest nesting of a document.
 const MAX_DEPTH: usize = 64;
 
+/// Most parser events that the aliases of one document may stand for: manifests hardly use any,
+/// bombs are made of them.
+const MAX_ALIASED_EVENTS: usize = 50_000;
+
 /// How a file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Syntax {
@@ -211,6 +215,9 @@ fn options() -> serde_saphyr::Options {
             max_total_scalar_bytes: bytes,
             max_depth: MAX_DEPTH,
             max_documents: 1,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: MAX_ALIASED_EVENTS,
         },
         emit_comments: false,
         with_snippet: false,

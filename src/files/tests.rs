@@ -196,6 +196,26 @@ async fn files_come_change_and_go() {
 }
 
 #[tokio::test]
+async fn a_file_is_read_when_its_writer_is_done() {
+    use std::io::Write;
+    let mut source = Running::with(&[("a.yaml", &(web(1) + &service("db", 1)))]).await;
+    let mut slow = File::create(source.path("a.yaml")).unwrap();
+    slow.write_all(web(2).as_bytes()).unwrap();
+    slow.sync_all().unwrap();
+    let mut new = File::create(source.path("new.yaml")).unwrap();
+    new.write_all(b"apiVersion: v1\nkind: Ser").unwrap();
+    new.sync_all().unwrap();
+    source.write("b.yaml", &service("mail", 25));
+    source.until(&[("db", 1), ("mail", 25), ("web", 1)]).await;
+    slow.write_all(service("db", 2).as_bytes()).unwrap();
+    drop(slow);
+    source.until(&[("db", 2), ("mail", 25), ("web", 2)]).await;
+    new.write_all(b"vice\nmetadata: {name: new}\nspec: {ports: [{port: 7}]}\n").unwrap();
+    drop(new);
+    source.until(&[("db", 2), ("mail", 25), ("new", 7), ("web", 2)]).await;
+}
+
+#[tokio::test]
 async fn o03_a_malformed_change_is_reported_and_the_last_good_state_stays() {
     let mut source = Running::with(&[("a.yaml", &web(80)), ("b.yaml", &service("db", 1))]).await;
     source.write("a.yaml", BAD);

@@ -250,7 +250,7 @@ impl<'a> Question<'a> {
 
     fn on_event(&mut self, event: Event) -> Option<What> {
         match event {
-            Event::Ready(_) => {
+            Event::Ready => {
                 if let Some(target) = self.conn.target() {
                     self.attempt.shared.news.seen(target);
                 }
@@ -334,7 +334,7 @@ impl Shared {
         let waited = tokio::time::timeout(READY_PATIENCE, async {
             loop {
                 match conn.event(&mut payload).await {
-                    Ok(Event::Ready(_)) => return Ok(()),
+                    Ok(Event::Ready) => return Ok(()),
                     Ok(_) => {}
                     Err(_) => return Err(DialFault::Refused),
                 }

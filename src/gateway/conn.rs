@@ -141,9 +141,10 @@ impl<R: Role> Conn<R> {
         }
     }
 
-    /// Whether queued frames wait to be written.
-    pub(super) fn has_waiting(&self) -> bool {
-        self.written < self.out.len()
+    /// Puts octets into the queue as they are.
+    #[cfg(test)]
+    pub(super) fn queue_raw(&mut self, octets: &[u8]) {
+        self.out.extend_from_slice(octets);
     }
 
     /// Writes what waits, down to the socket.
@@ -315,11 +316,6 @@ impl<R: Role> Conn<R> {
     /// Writes what is queued, down to the socket.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
         poll_fn(|cx| self.poll_flush(cx)).await
-    }
-
-    /// The socket underneath.
-    pub(super) fn socket(&self) -> &tokio::net::TcpStream {
-        self.stream.get_ref().0
     }
 
     /// Closes so that the last frame arrives: says goodbye, then reads over what still comes,

@@ -238,7 +238,7 @@ async fn fresh_probe(
         let mut sent = None;
         loop {
             match conn.event(&mut payload).await {
-                Ok(Event::Ready(_)) => {
+                Ok(Event::Ready) => {
                     let landed = conn.target()?;
                     shared.news.seen(landed.clone());
                     if landed != target {

@@ -1,8 +1,7 @@
 //! The two roles behind one face, so that connection and pump are written once.
 
 use crate::wire::frame::{
-    Acceptor, AcceptorEvent, Control, Illegal, Open, Opener, OpenerEvent, Payload, Ready, Reset,
-    Verdict,
+    Acceptor, AcceptorEvent, Control, Illegal, Open, Opener, OpenerEvent, Payload, Reset, Verdict,
 };
 
 /// What came, as far as the role's protocol lets it through.
@@ -11,7 +10,7 @@ pub(super) enum Event {
     /// So many octets of the open stream.
     Payload(usize),
     /// The acceptor said who it is (opener).
-    Ready(Ready),
+    Ready,
     /// A stream is asked for (acceptor).
     Open(Box<Open>),
     /// The verdict on the current `OPEN` (opener).
@@ -57,7 +56,7 @@ impl Role for Opener {
 
     fn on_control(&mut self, frame: Control) -> Result<Event, Illegal> {
         Ok(match Self::on_control(self, &frame)? {
-            OpenerEvent::Ready(ready) => Event::Ready(ready),
+            OpenerEvent::Ready(_) => Event::Ready,
             OpenerEvent::Reply(verdict) => Event::Reply(verdict),
             OpenerEvent::Fin => Event::Fin,
             OpenerEvent::Reset => Event::Reset,

@@ -253,11 +253,12 @@ fn parse_export(record: ExportRecord) -> Result<Export, BadRecord> {
         Some(_) => return Err(BadRecord::Affinity),
     };
     let ip_families = record
-        .ip_families()
-        .map(|code| match code {
-            IpFamilyCode::V4 => Ok(IpFamily::V4),
-            IpFamilyCode::V6 => Ok(IpFamily::V6),
-            IpFamilyCode::Unknown => Err(BadRecord::Family),
+        .ip_families
+        .iter()
+        .map(|code| match IpFamilyCode::try_from(*code) {
+            Ok(IpFamilyCode::V4) => Ok(IpFamily::V4),
+            Ok(IpFamilyCode::V6) => Ok(IpFamily::V6),
+            Ok(IpFamilyCode::Unknown) | Err(_) => Err(BadRecord::Family),
         })
         .collect::<Result<Vec<_>, _>>()?;
     if ip_families.len() > 2 || (ip_families.len() == 2 && ip_families[0] == ip_families[1]) {

@@ -23,8 +23,12 @@ fn services_and_endpoints_come_together_in_any_order() {
     let db = headless("shop/db", &["10.0.0.2", "10.0.0.1"]);
     let mut forward = Mirror::default();
     let mut backward = Mirror::default();
-    records(&db).iter().for_each(|record| drop(forward.add(record).unwrap()));
-    records(&db).iter().rev().for_each(|record| drop(backward.add(record).unwrap()));
+    for record in &records(&db) {
+        forward.add(record).unwrap();
+    }
+    for record in records(&db).iter().rev() {
+        backward.add(record).unwrap();
+    }
     forward.settle();
     backward.settle();
     assert_eq!(export(&forward, "shop/db"), Some(db.clone()));

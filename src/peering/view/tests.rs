@@ -22,7 +22,9 @@ fn apply(mirror: &mut Mirror, delta: &Delta) {
 
 fn mirror_of(view: &View) -> Mirror {
     let mut mirror = Mirror::default();
-    view.records().for_each(|record| drop(mirror.add(&record).unwrap()));
+    for record in view.records() {
+        mirror.add(&record).unwrap();
+    }
     mirror.settle();
     mirror
 }
