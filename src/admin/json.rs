@@ -1,13 +1,14 @@
 //! The JSON of the admin port, as written and as read back by the commands.
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::ServiceType;
 use crate::health::PeerState;
 use crate::model::{ClusterId, DnsName, Namespace, PortNumber, Protocol, ServiceName};
-use crate::routes::Reason;
+use crate::routes::{Candidate, PeerStatus, Reason, Route, RouteTable};
 
 /// `GET /state`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -114,4 +115,85 @@ pub struct CandidateJson {
     pub reason: Reason,
     /// Seconds since its state changed.
     pub since: f64,
+}
+
+/// An error of the admin port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorJson {
+    /// What is wrong and what to do.
+    pub error: String,
+}
+
+/// The whole state, from the one table that gateway and DNS obey; `dns` tells what a name answers
+/// now (`zone` knows).
+#[must_use]
+pub fn state(
+    table: &RouteTable,
+    clusterset: DnsName,
+    source: SourceJson,
+    dns: impl Fn(&Route) -> Vec<IpAddr>,
+    now: Instant,
+) -> StateJson {
+    let mut routes: Vec<_> = table.services.values().collect();
+    routes.sort_by(|a, b| a.key.cmp(&b.key));
+    StateJson {
+        cluster: table.cluster.clone(),
+        clusterset,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        revision: table.revision,
+        source,
+        peers: table.peers.iter().map(|(cluster, status)| peer(cluster, status)).collect(),
+        services: routes.into_iter().map(|route| service(route, dns(route), now)).collect(),
+    }
+}
+
+/// A service as `explain` shows it: what was decided, never decided again.
+#[must_use]
+pub fn service(route: &Route, dns: Vec<IpAddr>, now: Instant) -> ServiceJson {
+    let ports = route.ports.iter().map(|port| port.spec.key());
+    ServiceJson {
+        namespace: route.key.namespace.clone(),
+        name: route.key.name.clone(),
+        service_type: route.service_type,
+        ips: route.vips.clone(),
+        ports: ports.map(|key| PortJson { port: key.port, protocol: key.protocol }).collect(),
+        dns,
+        candidates: candidates(&route.clusters, now),
+    }
+}
+
+/// Candidates with their ranks.
+#[must_use]
+pub fn candidates(ordered: &[Candidate], now: Instant) -> Vec<CandidateJson> {
+    let ranked = (1..).zip(ordered);
+    ranked
+        .map(|(rank, candidate)| CandidateJson {
+            cluster: candidate.cluster.clone(),
+            rank,
+            state: candidate.state,
+            rtt_ms: candidate.rtt.map(milliseconds),
+            weight: candidate.weight,
+            usable: candidate.usable,
+            reason: candidate.reason,
+            since: now.saturating_duration_since(candidate.since).as_secs_f64(),
+        })
+        .collect()
+}
+
+/// A peer.
+#[must_use]
+pub fn peer(cluster: &ClusterId, status: &PeerStatus) -> PeerJson {
+    PeerJson {
+        cluster: cluster.clone(),
+        state: status.health.state,
+        rtt_ms: status.health.rtt.map(milliseconds),
+        loss_percent: status.health.loss_percent,
+        sessions: status.sessions,
+        revision: status.revision,
+        last_error: status.last_error.as_deref().map(str::to_owned),
+    }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
 }

@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
@@ -124,7 +124,7 @@ impl Listener {
             tokio::select! {
                 biased;
                 () = drain.reached(drain::Phase::Draining) => break,
-                Some(ended) = tasks.join_next() => reception.ended(ended),
+                Some(ended) = tasks.join_next() => reception.trust.metrics().ended(ended),
                 accepted = socket.accept() => match accepted {
                     Ok((tcp, remote)) => match lobby.enter(Source::of(remote), &reception.limits) {
                         Some(place) => {
@@ -144,7 +144,7 @@ impl Listener {
         loop {
             tokio::select! {
                 ended = tasks.join_next() => match ended {
-                    Some(ended) => reception.ended(ended),
+                    Some(ended) => reception.trust.metrics().ended(ended),
                     None => return Ok(()),
                 },
                 () = drain.reached(drain::Phase::Forced) => return Ok(()),
@@ -292,15 +292,6 @@ impl Reception {
 
     fn refuse(&self, reason: Refusal, remote: SocketAddr, problem: &str) {
         self.trust.metrics().refuse(reason, remote, problem);
-    }
-
-    /// A panic ended one connection and no other.
-    fn ended(&self, ended: Result<(), JoinError>) {
-        if let Err(error) = ended
-            && error.is_panic()
-        {
-            self.trust.metrics().panicked(&error);
-        }
     }
 }
 

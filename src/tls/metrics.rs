@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use prometheus::{GaugeVec, IntCounter, IntCounterVec, Registry};
+use tokio::task::JoinError;
 
 use super::refusal::Refusal;
 use crate::clock;
@@ -71,9 +72,13 @@ impl Metrics {
         let _absent = self.expiry.remove_label_values(&[cluster.as_str()]);
     }
 
-    /// A connection's task panicked.
-    pub(super) fn panicked(&self, error: &tokio::task::JoinError) {
-        self.panics.inc();
-        tracing::error!(%error, "a connection's task panicked; only that connection ended");
+    /// A connection's task ended; a panic ended that connection and no other.
+    pub(super) fn ended(&self, ended: Result<(), JoinError>) {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            self.panics.inc();
+            tracing::error!(%error, "a connection's task panicked; only that connection ended");
+        }
     }
 }

@@ -34,14 +34,14 @@ fn a_source_with_a_live_authenticated_connection_may_hold_more() {
     let limits = Limits { per_source: 2, per_known_source: 3, ..Limits::default() };
     let a = source("10.0.0.1");
     let lease = lobby.enter(a, &limits).unwrap().authenticated();
-    let mut places: Vec<_> = std::iter::from_fn(|| lobby.enter(a, &limits)).collect();
+    let fill = || -> Vec<_> { std::iter::from_fn(|| lobby.enter(a, &limits)).collect() };
+    let places = fill();
     assert_eq!(places.len(), 3);
     assert!(lobby.enter(source("10.0.0.2"), &limits).is_some(), "others are unaffected");
     drop(lease);
     assert!(lobby.enter(a, &limits).is_none());
-    places.clear();
-    let places: Vec<_> = std::iter::from_fn(|| lobby.enter(a, &limits)).collect();
-    assert_eq!(places.len(), 2, "the last lease is gone");
+    drop(places);
+    assert_eq!(fill().len(), 2, "the last lease is gone");
 }
 
 #[tokio::test]
@@ -176,4 +176,18 @@ async fn the_user_timeout_can_be_set_and_taken_back() {
     assert_eq!(socket.tcp_user_timeout().unwrap(), timeout);
     set_user_timeout(&dialed.stream, None).unwrap();
     assert_eq!(socket.tcp_user_timeout().unwrap().unwrap_or_default(), Duration::ZERO);
+}
+
+#[tokio::test]
+async fn a_panic_in_a_connection_s_task_is_counted() {
+    let registry = Registry::new();
+    let metrics = Metrics::register(&registry).unwrap();
+    let mut tasks: JoinSet<()> = JoinSet::new();
+    tasks.spawn(async { panic!("asked to panic") });
+    metrics.ended(tasks.join_next().await.unwrap());
+    tasks.spawn(std::future::pending());
+    tasks.abort_all();
+    metrics.ended(tasks.join_next().await.unwrap());
+    let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+    assert!(text.contains("portolan_panics_total{component=\"tls\"} 1"), "{text}");
 }

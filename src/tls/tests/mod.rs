@@ -81,7 +81,8 @@ fn refusals(registry: &Registry) -> Vec<(String, u64)> {
         .filter(|family| family.name() == "portolan_tls_refused_total")
         .flat_map(|family| family.get_metric().to_vec())
         .map(|metric| {
-            (metric.get_label()[0].value().to_owned(), metric.get_counter().get_value() as u64)
+            let count = metric.get_counter().get_value().to_string().parse().unwrap();
+            (metric.get_label()[0].value().to_owned(), count)
         })
         .filter(|(_, count)| *count > 0)
         .collect()
