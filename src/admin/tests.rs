@@ -276,6 +276,7 @@ fn a_route_is_shown_as_it_was_decided() {
         state: PeerState::Up,
         rtt: Some(Duration::from_micros(20_250)),
         weight: 100,
+        share: 1.0,
         usable: true,
         reason: Reason::Nearest,
         since: now - Duration::from_millis(1500),

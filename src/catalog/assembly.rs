@@ -1,6 +1,6 @@
 //! Turns a source's objects into what this cluster exports.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -259,8 +259,9 @@ fn without_reserved(
 /// (The API server refuses such a Service, a manifest may hold one.)
 fn distinct_ports(ports: &[PortSpec], problems: &mut Vec<ExportProblem>) -> Vec<PortSpec> {
     let mut distinct: Vec<PortSpec> = Vec::with_capacity(ports.len());
+    let (mut names, mut keys) = (HashSet::new(), HashSet::new());
     for port in ports {
-        if distinct.iter().any(|other| other.name == port.name || other.key() == port.key()) {
+        if names.contains(&*port.name) || keys.contains(&port.key()) {
             problems.push(ExportProblem {
                 field: "ports".into(),
                 message: format!(
@@ -271,6 +272,8 @@ fn distinct_ports(ports: &[PortSpec], problems: &mut Vec<ExportProblem>) -> Vec<
                 .into(),
             });
         } else {
+            names.insert(&*port.name);
+            keys.insert(port.key());
             distinct.push(port.clone());
         }
     }

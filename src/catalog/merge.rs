@@ -1,7 +1,7 @@
 //! Folds the exports of one name from all clusters into the one import that every cluster sees
 //! (KEP-1645, "Constraints and Conflict Resolution").
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 
 use super::export::{Export, IpFamily, ServiceType, SessionAffinity};
@@ -176,14 +176,17 @@ pub fn merge(own: Option<&ClusterId>, claims: &[Claim<'_>]) -> Option<Merged> {
 /// Walks the exports oldest first: a port joins unless its name or its (protocol, number) is
 /// already taken.
 fn join_ports(claims: &[Claim<'_>]) -> Vec<PortSpec> {
-    let mut ports: Vec<PortSpec> = Vec::new();
-    for spec in claims.iter().flat_map(|claim| &claim.export.ports).map(|port| &port.spec) {
-        let taken = |port: &PortSpec| port.name == spec.name || port.key() == spec.key();
-        if !ports.iter().any(taken) {
-            ports.push(spec.clone());
+    let (mut names, mut keys) = (HashSet::new(), HashSet::new());
+    let all = claims.iter().flat_map(|claim| &claim.export.ports).map(|port| &port.spec);
+    let free = all.filter(|spec| {
+        let free = !names.contains(&*spec.name) && !keys.contains(&spec.key());
+        if free {
+            names.insert(&*spec.name);
+            keys.insert(spec.key());
         }
-    }
-    ports
+        free
+    });
+    free.cloned().collect()
 }
 
 /// The families in force and who says so: a manifest may leave them open.

@@ -1,5 +1,6 @@
 //! What the directory holds: files, the objects they define, and the changes between two looks.
 
+use std::collections::hash_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -110,11 +111,10 @@ impl Directory {
         if work.all {
             match self.list() {
                 Ok(names) => {
-                    let known = self.files.keys().filter(|name| !names.contains(*name)).cloned();
-                    let known: Vec<_> = known.collect();
-                    let every = known.into_iter().chain(names);
-                    let every = every.filter(|name| !work.names.contains(&**name));
-                    look.extend(every.map(|name| (name, false)));
+                    let told = |name: &&Arc<OsStr>| work.names.contains(&***name);
+                    let gone = self.files.keys().filter(|name| !names.contains(*name));
+                    let every = gone.chain(&names).filter(|name| !told(name));
+                    look.extend(every.map(|name| (Arc::clone(name), false)));
                     self.unreadable = None;
                 }
                 Err(error) => {
@@ -223,10 +223,9 @@ impl Directory {
                 let mut entry =
                     Entry { stamp: Some(stamp), documents: content.documents, ..Entry::default() };
                 for Placed { id, object, line } in content.objects {
-                    if entry.objects.contains_key(&id) {
-                        entry.repeated.push((id, line));
-                    } else {
-                        entry.objects.insert(id, (object, line));
+                    match entry.objects.entry(id) {
+                        Slot::Occupied(first) => entry.repeated.push((first.key().clone(), line)),
+                        Slot::Vacant(free) => _ = free.insert((object, line)),
                     }
                 }
                 let now = entry.objects.clone();

@@ -17,6 +17,10 @@ pub(super) const MAX_DOCUMENTS: usize = 200_000;
 /// Deepest nesting of a document.
 const MAX_DEPTH: usize = 64;
 
+/// Most parser events that the aliases of one document may stand for: manifests hardly use any,
+/// bombs are made of them.
+const MAX_ALIASED_EVENTS: usize = 50_000;
+
 /// How a file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Syntax {
@@ -79,7 +83,7 @@ impl From<Manifest> for Document {
 pub(super) fn parse(bytes: &[u8], syntax: Syntax, known: &Documents) -> Result<Content, Mistake> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let text = str::from_utf8(bytes).map_err(|error| Mistake {
-        line: line_at(bytes, error.valid_up_to()),
+        line: 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count(),
         column: None,
         what: "the file is not UTF-8; save it as UTF-8".to_owned(),
     })?;
@@ -147,8 +151,7 @@ fn split_yaml(text: &str) -> Result<Vec<Chunk<'_>>, Mistake> {
         }
         end += text_line.len();
         if chunks.len() >= MAX_DOCUMENTS && content.is_some() {
-            let what = format!("more than {MAX_DOCUMENTS} documents in one file; split the file");
-            return Err(Mistake { line, column: None, what });
+            return Err(too_many(line));
         }
     }
     if let Some(content) = content {
@@ -190,9 +193,15 @@ fn yaml_mistake(error: &serde_saphyr::Error, chunk: &Chunk<'_>) -> Mistake {
     }
 }
 
-/// The message without the place at its end, which counts from the document's first line.
-fn without_place(message: &str) -> String {
-    message.rsplit_once(" at line ").map_or(message, |(message, _)| message).to_owned()
+/// The message without the places at its end, which count from the document's first line.
+fn without_place(mut message: &str) -> String {
+    let of_place = |c: char| c.is_ascii_digit() || " ,column".contains(c);
+    while let Some((rest, place)) = message.rsplit_once(" at line ")
+        && place.chars().all(of_place)
+    {
+        message = rest;
+    }
+    message.to_owned()
 }
 
 /// The parser's own budgets are meant for small configurations; ours follow from the cap of the
@@ -207,6 +216,9 @@ fn options() -> serde_saphyr::Options {
             max_depth: MAX_DEPTH,
             max_documents: 1,
         },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: MAX_ALIASED_EVENTS,
+        },
         emit_comments: false,
         with_snippet: false,
     }
@@ -214,35 +226,31 @@ fn options() -> serde_saphyr::Options {
 
 fn json(text: &str) -> Result<Manifest, Mistake> {
     let mut all = Manifest::default();
-    let mut documents = 0;
-    let mut stream = serde_json::Deserializer::from_str(text).into_iter::<Manifest>();
-    let mut start = 0;
-    while let Some(next) = stream.next() {
-        documents += 1;
-        if documents > MAX_DOCUMENTS {
-            let what = format!("more than {MAX_DOCUMENTS} documents in one file; split the file");
-            return Err(Mistake { line: line_at(text.as_bytes(), start), column: None, what });
+    let (mut rest, mut line) = (text, 1);
+    for documents in 0.. {
+        let next = rest.trim_start();
+        line += newlines(&rest[..rest.len() - next.len()]);
+        if next.is_empty() {
+            break;
         }
-        let manifest = match next {
-            Ok(manifest) => manifest,
-            Err(error) => {
-                // A stream ends with its first error, so the rest is read without the culprit.
-                let rest = &text[start..];
-                let Some(skipped) = foreign_json(rest) else { return Err(json_mistake(&error)) };
+        if documents == MAX_DOCUMENTS {
+            return Err(too_many(line));
+        }
+        let mut stream = serde_json::Deserializer::from_str(next).into_iter::<Manifest>();
+        let bytes = match stream.next() {
+            None => break,
+            Some(Ok(manifest)) => {
+                all.objects.extend(manifest.objects);
+                all.ignored += manifest.ignored;
+                stream.byte_offset()
+            }
+            Some(Err(error)) => {
                 all.ignored += 1;
-                start += skipped;
-                let after = json(&text[start..]).map_err(|mistake| {
-                    let line = mistake.line + line_at(text.as_bytes(), start) - 1;
-                    Mistake { line, ..mistake }
-                })?;
-                all.objects.extend(after.objects);
-                all.ignored += after.ignored;
-                return Ok(all);
+                foreign_json(next).ok_or_else(|| json_mistake(&error, line))?
             }
         };
-        start = stream.byte_offset();
-        all.objects.extend(manifest.objects);
-        all.ignored += manifest.ignored;
+        line += newlines(&next[..bytes]);
+        rest = &next[bytes..];
     }
     Ok(all)
 }
@@ -254,13 +262,21 @@ fn foreign_json(text: &str) -> Option<usize> {
     foreign.then(|| stream.byte_offset())
 }
 
-fn json_mistake(error: &serde_json::Error) -> Mistake {
-    Mistake { line: error.line().max(1), column: Some(error.column()), what: error.to_string() }
+/// `first` is the line at which the value begins.
+fn json_mistake(error: &serde_json::Error, first: usize) -> Mistake {
+    // An error of ours, found after the value was read, has no place: line 0.
+    let column = (error.line() > 0).then_some(error.column());
+    let what = without_place(&error.to_string());
+    Mistake { line: first + error.line().max(1) - 1, column, what }
 }
 
-/// The line, from 1, in which the byte at `offset` stands.
-fn line_at(bytes: &[u8], offset: usize) -> usize {
-    1 + bytes.iter().take(offset).filter(|byte| **byte == b'\n').count()
+fn too_many(line: usize) -> Mistake {
+    let what = format!("more than {MAX_DOCUMENTS} documents in one file; split the file");
+    Mistake { line, column: None, what }
+}
+
+fn newlines(text: &str) -> usize {
+    text.bytes().filter(|byte| *byte == b'\n').count()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Error, IgnoredAny, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::object::{Object, ObjectId};
@@ -199,9 +199,40 @@ pub(super) struct PortText {
     name: Option<Box<str>>,
     #[serde(default)]
     protocol: Option<Protocol>,
-    port: PortNumber,
+    port: PortValue,
     #[serde(default)]
     app_protocol: Option<Box<str>>,
+}
+
+/// A port's number, with an error that says which numbers there are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PortValue(pub(super) PortNumber);
+
+impl<'de> Deserialize<'de> for PortValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Number;
+        impl Visitor<'_> for Number {
+            type Value = PortValue;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a port number from 1 to 65535")
+            }
+
+            fn visit_u64<E: Error>(self, value: u64) -> Result<PortValue, E> {
+                let number = u32::try_from(value).ok().and_then(|n| PortNumber::new(n).ok());
+                let wrong = || E::invalid_value(Unexpected::Unsigned(value), &self);
+                number.map(PortValue).ok_or_else(wrong)
+            }
+
+            fn visit_i64<E: Error>(self, value: i64) -> Result<PortValue, E> {
+                match u64::try_from(value) {
+                    Ok(value) => self.visit_u64(value),
+                    Err(_) => Err(E::invalid_value(Unexpected::Signed(value), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Number)
+    }
 }
 
 impl From<PortText> for PortSpec {
@@ -209,7 +240,7 @@ impl From<PortText> for PortSpec {
         Self {
             name: text.name.unwrap_or_default(),
             protocol: text.protocol.unwrap_or_default(),
-            port: text.port,
+            port: text.port.0,
             app_protocol: text.app_protocol,
         }
     }
@@ -220,7 +251,7 @@ impl From<PortText> for PortSpec {
 pub(super) struct SlicePortText {
     pub(super) name: Option<Box<str>>,
     pub(super) protocol: Option<Protocol>,
-    pub(super) port: Option<PortNumber>,
+    pub(super) port: Option<PortValue>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -298,6 +298,8 @@ fn regular(watch: &DirWatch) -> Interval {
     let period = if watch.is_live() { RESCAN } else { RESCAN_UNWATCHED };
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The directory has just been read, under watch.
+    ticks.reset();
     ticks
 }
 

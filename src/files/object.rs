@@ -176,7 +176,7 @@ fn slice(fields: Fields) -> Result<Option<(ObjectId, Object)>, String> {
         Some(SlicePort {
             name: port.name.unwrap_or_default(),
             protocol: port.protocol.unwrap_or_default(),
-            port: port.port?,
+            port: port.port?.0,
         })
     };
     let endpoint = |endpoint: super::manifest::EndpointText| SliceEndpoint {

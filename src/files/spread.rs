@@ -10,10 +10,11 @@ const MAX_THREADS: usize = 8;
 
 /// Maps items in order; with many of them, on as many threads as there are cores.
 pub(super) fn spread<T: Sync, R: Send>(items: &[T], map: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let cores = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
-    if cores == 1 || items.len() < MIN_ITEMS {
+    if items.len() < MIN_ITEMS {
         return items.iter().map(map).collect();
     }
+    // Asked for late: it reads the limits of the control group from files.
+    let cores = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
     let map = &map;
     thread::scope(|scope| {
         let parts = items.chunks(items.len().div_ceil(cores));

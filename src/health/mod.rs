@@ -26,10 +26,13 @@
 //! Not here: sockets, probing (the gateway probes at the pace a view asks for), ordering
 //! (`routes`).
 
+mod address;
 mod config;
 mod estimator;
 mod fact;
 mod peer;
+mod phase;
+mod probes;
 mod replica;
 mod view;
 

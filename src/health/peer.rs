@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::address::Addresses;
 use super::config::Timing;
 use super::estimator::Ranking;
 use super::fact::{DialFault, Fact, ProbeKind, Target};
-use super::replica::{Answer, Cause, Replica};
+use super::phase::Cause;
+use super::replica::{Answer, Replica};
 use super::view::{PeerState, PeerView, ReplicaView};
 use crate::model::{ClusterId, ReplicaId};
 
@@ -45,38 +47,6 @@ pub(super) struct Outcome {
     pub(super) kept: bool,
 }
 
-/// The flaps of one address: a restart behind it is no way round them.
-#[derive(Debug, Clone, Default)]
-struct Address {
-    refused: u32,
-    flaps: u32,
-    down_at: Option<Instant>,
-    held_until: Option<Instant>,
-    /// Nothing returned behind it since the last flap: another replica that goes Down with the
-    /// first is the same flap.
-    out: bool,
-}
-
-impl Address {
-    fn flap(&mut self, at: Instant, timing: &Timing) {
-        if self.old(at, timing) {
-            self.flaps = 0;
-            self.out = false;
-        }
-        if !self.out {
-            self.flaps = self.flaps.saturating_add(1);
-        }
-        self.out = true;
-        self.down_at = Some(at);
-        let doublings = self.flaps.saturating_sub(1).min(16);
-        self.held_until = Some(at + (timing.hold_min * (1 << doublings)).min(timing.hold_max));
-    }
-
-    fn old(&self, now: Instant, timing: &Timing) -> bool {
-        self.down_at.is_none_or(|at| now.saturating_duration_since(at) >= timing.hold_forget)
-    }
-}
-
 /// A state as shown, and since when.
 #[derive(Debug, Clone, Copy)]
 struct Shown {
@@ -107,7 +77,7 @@ struct Entry {
 pub(super) struct Peer {
     cluster: ClusterId,
     entries: BTreeMap<Key, Entry>,
-    addresses: BTreeMap<SocketAddr, Address>,
+    addresses: Addresses,
     draining: BTreeSet<ReplicaId>,
     /// A replica of it was Up once: it is never Unknown again.
     known: bool,
@@ -121,7 +91,7 @@ impl Peer {
         Self {
             cluster,
             entries: BTreeMap::new(),
-            addresses: BTreeMap::new(),
+            addresses: Addresses::default(),
             draining: BTreeSet::new(),
             known: false,
             ranking: Ranking::default(),
@@ -140,7 +110,7 @@ impl Peer {
         let at = match fact {
             Fact::Seen { target, at } => {
                 self.entry(target, *at, timing);
-                self.address(target.address).refused = 0;
+                self.addresses.get(target.address).refused = 0;
                 *at
             }
             Fact::ProbeSent { target, kind, id, at } => {
@@ -304,12 +274,12 @@ impl Peer {
         let Some(entry) = self.entry(target, at, timing) else { return };
         entry.replica.first_heard(vouched, at);
         let answer = entry.replica.answered(kind, id, at, rtt, timing);
-        let address = self.address(target.address);
+        let address = self.addresses.get(target.address);
         address.refused = 0;
-        let held = address.held_until;
+        let held = address.held_until();
         let Some(entry) = self.entries.get_mut(&key) else { return };
         if answer == Answer::Good && entry.replica.rise(kind, at, held, timing) {
-            self.address(target.address).out = false;
+            self.addresses.get(target.address).returned();
         }
         self.known |= self.entries.get(&key).is_some_and(|e| e.replica.state() == PeerState::Up);
         self.rank(key, at, timing);
@@ -360,7 +330,7 @@ impl Peer {
         at: Instant,
         timing: &Timing,
     ) {
-        let address = self.address(at_address);
+        let address = self.addresses.get(at_address);
         if fault != DialFault::Refused {
             address.refused = 0;
             return;
@@ -370,7 +340,7 @@ impl Peer {
         let keys: Vec<Key> = self.entries.keys().filter(|k| k.0 == at_address).copied().collect();
         for key in keys {
             let Some(entry) = self.entries.get_mut(&key) else { continue };
-            let live = matches!(entry.replica.state(), PeerState::Up | PeerState::Suspect);
+            let live = entry.replica.live();
             if enough && live && !entry.replica.connected() {
                 self.down(key, Cause::Refused, at, timing);
             } else {
@@ -403,7 +373,7 @@ impl Peer {
         }
         entry.replica.go_down(cause, at);
         if !announced {
-            self.address(key.0).flap(at, timing);
+            self.addresses.get(key.0).flap(at, timing);
         }
     }
 
@@ -420,8 +390,7 @@ impl Peer {
         let Some(entry) = self.entries.get(&key) else {
             return false;
         };
-        let live = matches!(entry.replica.state(), PeerState::Up | PeerState::Suspect);
-        let Some(lost) = entry.replica.cut_off_since().filter(|_| live) else {
+        let Some(lost) = entry.replica.cut_off_since().filter(|_| entry.replica.live()) else {
             return false;
         };
         self.entries
@@ -469,23 +438,7 @@ impl Peer {
             !gone || Some(*key) == last
         });
         let used: BTreeSet<SocketAddr> = self.entries.keys().map(|key| key.0).collect();
-        self.addresses.retain(|at, address| used.contains(at) || !address.old(now, timing));
-    }
-
-    fn address(&mut self, at: SocketAddr) -> &mut Address {
-        if self.addresses.len() >= REPLICAS_MAX && !self.addresses.contains_key(&at) {
-            let used: BTreeSet<SocketAddr> = self.entries.keys().map(|key| key.0).collect();
-            let oldest = self
-                .addresses
-                .iter()
-                .filter(|(other, _)| !used.contains(other))
-                .min_by_key(|(other, address)| (address.down_at, **other))
-                .map(|(other, _)| *other);
-            if let Some(oldest) = oldest {
-                self.addresses.remove(&oldest);
-            }
-        }
-        self.addresses.entry(at).or_default()
+        self.addresses.forget(&used, now, timing);
     }
 
     /// Brings what is shown up to date.

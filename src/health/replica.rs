@@ -1,79 +1,13 @@
-//! One replica behind one address: its probes and its state.
+//! One replica behind one address: what it answered, for how long it has been silent.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::config::Timing;
 use super::estimator::{Estimator, Loss, Ranking};
 use super::fact::ProbeKind;
+use super::phase::{Cause, Phase};
+use super::probes::{Probe, Probes, Verdict};
 use super::view::{Pace, PeerState};
-
-/// Outstanding probes remembered per replica; at 300 ms and 3 s to live there are about ten.
-const PROBES_MAX: usize = 64;
-
-/// What the prober gets beyond the deadline of a fresh probe to report its failure itself.
-const REPORT_SLACK: Duration = Duration::from_millis(250);
-
-/// Good probes in a row, one of them fresh, that make a return: one answer on a path that is just
-/// healing is none, nor are those of a standing connection while every dial hangs.
-const RETURN_BEGUN: u32 = 2;
-
-/// "Later than" as the next instant at which it can be seen.
-const JUST_AFTER: Duration = Duration::from_millis(1);
-
-/// The share of a replica that has just returned, and the steps in which it grows.
-const SHARE_STEPS: u32 = 10;
-
-/// Why a replica is Down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cause {
-    /// Nothing heard for long enough.
-    Silence,
-    /// Its address refuses and no connection is left.
-    Refused,
-    /// Fresh probes fail in a row, whatever the standing connection says.
-    Fresh,
-    /// Another process answers where it was.
-    Superseded,
-    /// It was never Up: first seen while its peer had no Up replica.
-    Newcomer,
-}
-
-/// Where a replica stands.
-#[derive(Debug, Clone)]
-pub(super) enum Phase {
-    /// Seen, never heard.
-    Unknown,
-    /// Answering; `ramp` is when it returned, if it did.
-    Up { ramp: Option<Instant> },
-    /// Something is not as it should be.
-    Suspect { ramp: Option<Instant> },
-    /// Given up, perhaps on its way back.
-    Down(Down),
-}
-
-/// What a Down replica remembers.
-#[derive(Debug, Clone)]
-pub(super) struct Down {
-    pub(super) since: Instant,
-    pub(super) cause: Cause,
-    /// Since when streams must have heard something to live on.
-    reset_unheard_since: Option<Instant>,
-    /// Heard since then, so that another silence counts anew.
-    heard: bool,
-    /// Good probes in a row now.
-    back: Option<Run>,
-    /// Returns that broke off.
-    breaks: u32,
-}
-
-/// A return under way (Back): good probes in a row, none missed.
-#[derive(Debug, Clone)]
-struct Run {
-    since: Instant,
-    good: u32,
-    fresh: u32,
-}
 
 /// The standing probe connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,28 +18,6 @@ enum Standing {
     Live,
     /// Lost at that time.
     Lost(Instant),
-}
-
-#[derive(Debug, Clone)]
-struct Probe {
-    id: u64,
-    kind: ProbeKind,
-    sent: Instant,
-    /// Good if answered within this.
-    within: Duration,
-    /// Already known not to be good.
-    missed: bool,
-}
-
-impl Probe {
-    /// When time alone will judge it next.
-    fn due(&self, timing: &Timing) -> Instant {
-        match self.kind {
-            ProbeKind::Fresh => self.sent + timing.probe_deadline + REPORT_SLACK,
-            ProbeKind::Standing if self.missed => self.sent + timing.probe_deadline + JUST_AFTER,
-            ProbeKind::Standing => self.sent + self.within + JUST_AFTER,
-        }
-    }
 }
 
 /// An answer, judged.
@@ -121,7 +33,7 @@ pub(super) enum Answer {
 #[derive(Debug, Clone)]
 pub(super) struct Replica {
     phase: Phase,
-    probes: VecDeque<Probe>,
+    probes: Probes,
     loss: Loss,
     estimator: Estimator,
     ranking: Ranking,
@@ -146,7 +58,7 @@ impl Replica {
     pub(super) fn new(at: Instant, newcomer: bool) -> Self {
         let mut replica = Self {
             phase: Phase::Unknown,
-            probes: VecDeque::new(),
+            probes: Probes::default(),
             loss: Loss::default(),
             estimator: Estimator::default(),
             ranking: Ranking::default(),
@@ -169,15 +81,13 @@ impl Replica {
 
     /// A probe left.
     pub(super) fn sent(&mut self, kind: ProbeKind, id: u64, at: Instant, timing: &Timing) {
-        if self.probes.len() == PROBES_MAX {
-            self.probes.pop_front();
-            self.loss.lost();
-        }
         let within = match kind {
             ProbeKind::Standing => self.estimator.good_within(timing),
             ProbeKind::Fresh => timing.probe_deadline,
         };
-        self.probes.push_back(Probe { id, kind, sent: at, within, missed: false });
+        if self.probes.push(kind, id, at, within) {
+            self.loss.lost();
+        }
         if self.heard.is_none_or(|heard| at >= heard) {
             self.unanswered = self.unanswered.saturating_add(1);
             if self.unanswered >= timing.down_probes && self.enough_at.is_none() {
@@ -195,7 +105,7 @@ impl Replica {
         rtt: Duration,
         timing: &Timing,
     ) -> Answer {
-        let probe = self.take(kind, id);
+        let probe = self.probes.take(kind, id);
         let within =
             probe.as_ref().map_or_else(|| self.estimator.good_within(timing), |p| p.within);
         let took = match (&probe, kind) {
@@ -237,7 +147,7 @@ impl Replica {
         at: Instant,
         timing: &Timing,
     ) -> bool {
-        let Some(probe) = self.take(kind, id) else {
+        let Some(probe) = self.probes.take(kind, id) else {
             return false;
         };
         self.lose(&probe, at);
@@ -251,9 +161,7 @@ impl Replica {
         self.unanswered = 0;
         self.enough_at = None;
         self.first_miss = None;
-        if let Phase::Down(down) = &mut self.phase {
-            down.heard = true;
-        }
+        self.phase.hear();
     }
 
     /// A `REPLY` came.
@@ -266,7 +174,7 @@ impl Replica {
     pub(super) fn open_unanswered(&mut self, timing: &Timing) {
         self.opens_unanswered = self.opens_unanswered.saturating_add(1);
         if self.opens_unanswered >= timing.opens_until_suspect {
-            self.suspect();
+            self.phase.suspect();
         }
     }
 
@@ -278,7 +186,7 @@ impl Replica {
     /// A dial to its address was refused: not as it should be where no connection is left.
     pub(super) fn suspect_without_connection(&mut self) {
         if !self.connected() {
-            self.suspect();
+            self.phase.suspect();
         }
     }
 
@@ -291,23 +199,16 @@ impl Replica {
         held: Option<Instant>,
         timing: &Timing,
     ) -> bool {
-        match &mut self.phase {
+        match self.phase {
             Phase::Unknown => self.go_up(None),
             Phase::Up { .. } => {}
             Phase::Suspect { ramp } => {
-                let ramp = *ramp;
                 if self.fresh_failed == 0 {
                     self.go_up(ramp);
                 }
             }
-            Phase::Down(down) => {
-                let run = down.back.get_or_insert(Run { since: at, good: 0, fresh: 0 });
-                run.good += 1;
-                run.fresh += u32::from(kind == ProbeKind::Fresh);
-                let returns = run.good >= timing.back_good
-                    && run.fresh >= timing.back_fresh
-                    && at.saturating_duration_since(run.since) >= span(down.breaks, timing)
-                    && held.is_none_or(|until| at >= until);
+            Phase::Down(_) => {
+                let returns = self.phase.step_back(kind, at, held, timing);
                 if returns {
                     self.go_up(Some(at));
                 }
@@ -332,15 +233,13 @@ impl Replica {
     /// probes.
     pub(super) fn judge(&mut self, now: Instant, timing: &Timing) -> bool {
         let mut given_up = false;
-        while let Some(place) = self.probes.iter().position(|p| p.due(timing) <= now) {
-            let probe = &mut self.probes[place];
-            if probe.kind == ProbeKind::Standing && !probe.missed {
-                probe.missed = true;
-                let sent = probe.sent;
-                self.miss(sent, now);
-            } else if let Some(probe) = self.probes.remove(place) {
-                given_up |= probe.kind == ProbeKind::Fresh;
-                self.lose(&probe, now);
+        while let Some(verdict) = self.probes.judge(now, timing) {
+            match verdict {
+                Verdict::Missed(sent) => self.miss(sent, now),
+                Verdict::Lost(probe) => {
+                    given_up |= probe.kind == ProbeKind::Fresh;
+                    self.lose(&probe, now);
+                }
             }
         }
         given_up && self.fresh_exhausted(timing)
@@ -348,45 +247,24 @@ impl Replica {
 
     /// Silence has been judged: Down, or for one already Down another silence.
     pub(super) fn fall_silent(&mut self, at: Instant) {
-        if let Phase::Down(down) = &mut self.phase {
-            down.heard = false;
-            down.reset_unheard_since = Some(self.first_miss.unwrap_or(at));
-        } else {
-            self.go_down(Cause::Silence, at);
-        }
+        self.phase.fall_silent(self.first_miss, at);
     }
 
     /// Enters Down.
     pub(super) fn go_down(&mut self, cause: Cause, at: Instant) {
-        self.phase = Phase::Down(Down {
-            since: at,
-            cause,
-            reset_unheard_since: match cause {
-                Cause::Silence => Some(self.first_miss.unwrap_or(at)),
-                Cause::Refused | Cause::Fresh | Cause::Superseded | Cause::Newcomer => None,
-            },
-            heard: cause == Cause::Fresh,
-            back: None,
-            breaks: 0,
-        });
+        self.phase = Phase::down(cause, self.first_miss, at);
     }
 
     /// Our own loop lagged: probes not yet judged count neither way, nor does that time as
     /// silence.
     pub(super) fn void(&mut self, by: Duration, at: Instant, timing: &Timing) {
-        let heard = self.heard;
-        let before = self.probes.len();
-        let mut unanswered = 0;
-        self.probes.retain(|p| {
-            let void = !p.missed && p.sent < at;
-            unanswered += u32::from(void && heard.is_none_or(|h| p.sent >= h));
-            !void
-        });
-        if before != self.probes.len() {
-            self.unanswered = self.unanswered.saturating_sub(unanswered);
-            if self.unanswered < timing.down_probes {
-                self.enough_at = None;
+        for sent in self.probes.void(at) {
+            if self.heard.is_none_or(|heard| sent >= heard) {
+                self.unanswered = self.unanswered.saturating_sub(1);
             }
+        }
+        if self.unanswered < timing.down_probes {
+            self.enough_at = None;
         }
         self.silent_from = (self.silent_from + by).min(at).max(self.silent_from);
         self.void_until = Some(at);
@@ -405,51 +283,35 @@ impl Replica {
     /// When its silence means Down, unless somebody answers: it has been long enough and there
     /// are enough unanswered probes.
     pub(super) fn silence_due(&self, timing: &Timing) -> Option<Instant> {
-        let can = match &self.phase {
-            Phase::Unknown => false,
-            Phase::Up { .. } | Phase::Suspect { .. } => true,
-            Phase::Down(down) => down.heard,
-        };
-        let enough = self.enough_at.filter(|_| can)?;
+        let enough = self.enough_at.filter(|_| self.phase.minds_silence())?;
         Some(enough.max(self.silent_from + timing.down_after))
     }
 
     /// When a probe is next judged by time.
     pub(super) fn judge_due(&self, timing: &Timing) -> Option<Instant> {
-        self.probes.iter().map(|p| p.due(timing)).min()
+        self.probes.due(timing)
     }
 
     /// When its view next changes by time alone, after `after`.
     pub(super) fn view_due(&self, after: Instant, timing: &Timing) -> Option<Instant> {
         let ask = self.first_miss.map(|_| self.silent_from + timing.ask_after);
-        let ramp = self.ramp().map(|from| {
-            let step = timing.slow_start / SHARE_STEPS;
-            (1..=SHARE_STEPS).map(|n| from + step * n).find(|at| *at > after).unwrap_or(from)
-        });
-        ask.into_iter().chain(ramp).filter(|at| *at > after).min()
+        let share = self.phase.share_due(after, timing);
+        ask.filter(|at| *at > after).into_iter().chain(share).min()
     }
 
     /// When it may be forgotten, if it is gone.
     pub(super) fn forget_due(&self, timing: &Timing) -> Option<Instant> {
-        let last = self.heard.unwrap_or(self.seen);
-        match &self.phase {
-            Phase::Unknown => Some(self.seen + timing.forget),
-            Phase::Down(down) if down.cause == Cause::Superseded => {
-                Some(down.since.max(last) + timing.forget_superseded)
-            }
-            Phase::Down(down) => Some(down.since.max(last) + timing.forget),
-            Phase::Up { .. } | Phase::Suspect { .. } => None,
-        }
+        self.phase.forget_due(self.heard.unwrap_or(self.seen), timing)
     }
 
     /// The state, without regard to draining.
     pub(super) fn state(&self) -> PeerState {
-        match self.phase {
-            Phase::Unknown => PeerState::Unknown,
-            Phase::Up { .. } => PeerState::Up,
-            Phase::Suspect { .. } => PeerState::Suspect,
-            Phase::Down(_) => PeerState::Down,
-        }
+        self.phase.state()
+    }
+
+    /// Up or Suspect.
+    pub(super) fn live(&self) -> bool {
+        self.phase.live()
     }
 
     /// Up with a live standing connection: a newcomer beside it needs no proof.
@@ -502,10 +364,7 @@ impl Replica {
 
     /// How to probe it.
     pub(super) fn pace(&self) -> Pace {
-        match self.phase {
-            Phase::Unknown | Phase::Up { .. } => Pace::Steady,
-            Phase::Suspect { .. } | Phase::Down(_) => Pace::Quick,
-        }
+        self.phase.pace()
     }
 
     /// Whether its open streams are to be asked.
@@ -517,32 +376,12 @@ impl Replica {
 
     /// Since when a stream must have heard something to live on.
     pub(super) fn reset_unheard_since(&self) -> Option<Instant> {
-        match &self.phase {
-            Phase::Down(down) => down.reset_unheard_since,
-            _ => None,
-        }
+        self.phase.reset_unheard_since()
     }
 
-    /// The share it may take, in tenths, so that its view changes ten times and no more.
+    /// The share it may take.
     pub(super) fn share(&self, now: Instant, timing: &Timing) -> f32 {
-        let Some(from) = self.ramp() else {
-            return 1.0;
-        };
-        let step = timing.slow_start / SHARE_STEPS;
-        let steps = (1..=SHARE_STEPS).filter(|n| now >= from + step * *n).count();
-        steps.max(1) as f32 / SHARE_STEPS as f32
-    }
-
-    fn ramp(&self) -> Option<Instant> {
-        match self.phase {
-            Phase::Up { ramp } | Phase::Suspect { ramp } => ramp,
-            Phase::Unknown | Phase::Down(_) => None,
-        }
-    }
-
-    fn take(&mut self, kind: ProbeKind, id: u64) -> Option<Probe> {
-        let place = self.probes.iter().position(|p| p.id == id && p.kind == kind)?;
-        self.probes.remove(place)
+        self.phase.share(now, timing)
     }
 
     fn lose(&mut self, probe: &Probe, at: Instant) {
@@ -556,8 +395,7 @@ impl Replica {
     }
 
     fn fresh_exhausted(&self, timing: &Timing) -> bool {
-        self.fresh_failed >= timing.fresh_until_down
-            && matches!(self.phase, Phase::Up { .. } | Phase::Suspect { .. })
+        self.fresh_failed >= timing.fresh_until_down && self.phase.live()
     }
 
     /// A probe was not good.
@@ -565,20 +403,7 @@ impl Replica {
         if self.heard.is_none_or(|heard| sent >= heard) {
             self.first_miss.get_or_insert(at);
         }
-        self.suspect();
-        if let Phase::Down(down) = &mut self.phase
-            && let Some(run) = down.back.take_if(|run| sent >= run.since)
-            && run.good >= RETURN_BEGUN
-            && run.fresh > 0
-        {
-            down.breaks = down.breaks.saturating_add(1);
-        }
-    }
-
-    fn suspect(&mut self) {
-        if let Phase::Up { ramp } = self.phase {
-            self.phase = Phase::Suspect { ramp };
-        }
+        self.phase.miss(sent);
     }
 
     fn go_up(&mut self, ramp: Option<Instant>) {
@@ -586,12 +411,4 @@ impl Replica {
         self.fresh_failed = 0;
         self.opens_unanswered = 0;
     }
-}
-
-/// How long a return must be clean. A return that broke off more often than a healing path's may
-/// shows a path that loses some probes, not one that is mended: then the time doubles. Without
-/// this a path with 20 % loss would return by luck and go Down again.
-fn span(breaks: u32, timing: &Timing) -> Duration {
-    let doublings = breaks.saturating_sub(timing.back_breaks_free).min(16);
-    (timing.back_span * (1 << doublings)).min(timing.back_span_max)
 }

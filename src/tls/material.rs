@@ -171,6 +171,31 @@ fn own_claims(config: &Config, paths: &Paths, leaf: &CertificateDer<'_>) -> Resu
     Ok(claims)
 }
 
+/// Peers know us by `ca.pem`: says so where it does not verify the own leaf. Not an error, for in
+/// a rotation peers may know the new authority already.
+pub(super) fn warn_if_unvouched(
+    config: &Config,
+    paths: &Paths,
+    files: &OwnFiles,
+    own: &Own,
+    provider: &Arc<CryptoProvider>,
+) {
+    let (Some(pem), [leaf, chain @ ..]) = (&files.authority, own.certified.cert.as_slice()) else {
+        return;
+    };
+    let path = paths.authority.display();
+    let bundle = match Bundle::parse(&config.cluster, &config.clusterset, pem, provider) {
+        Ok(bundle) => bundle,
+        Err(problem) => return tracing::warn!(%path, problem, "peers cannot pin this"),
+    };
+    let Some(now) = Wall.current_time() else {
+        return;
+    };
+    if let Err(error) = bundle.client.verify_client_cert(leaf, chain, now) {
+        tracing::warn!(%path, %error, "peers that pinned this refuse the own certificate");
+    }
+}
+
 impl Material {
     /// The configurations for this leaf and these bundles.
     pub(super) fn build(

@@ -1,4 +1,16 @@
 //! Identities, bundles, rustls configurations, and the one listener of the gateway port.
+//!
+//! Each cluster has its own authority, pinned to its name: what one authority signs speaks for
+//! one cluster and no other. [`Trust`] holds the own leaf and the pinned bundles and keeps them
+//! current; [`Dialer`] and [`Listener`] make connections of them, told apart by [`Kind`].
+//!
+//! Invariants: TLS 1.3 only, mutual, never resumed (a resumed session would skip the check of the
+//! client's certificate); a [`PeerIdentity`] is made only here, after the chain was verified
+//! against the bundle pinned for its name alone and its one URI was compared; exactly one ALPN is
+//! offered and checked on both sides; every refusal is counted under one reason and said in one
+//! line; a bad change of the folder leaves the last good in force.
+//! Not here: what connections carry. Closing live ones when trust ends is their owners' part: they
+//! watch [`Trust::generation`], ask [`Trust::still_trusts`] and mind [`PeerIdentity::expires`].
 
 mod bundle;
 mod dialer;

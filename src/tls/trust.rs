@@ -11,13 +11,14 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use rand::RngExt;
 use rustls::crypto::CryptoProvider;
+use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::error::Error;
 use super::folder::{ContentHash, Folder, Paths, PeerFiles};
 use super::identity::PeerIdentity;
-use super::material::{Loaded, Material, Own, load_bundles, provider};
+use super::material::{Loaded, Material, Own, load_bundles, provider, warn_if_unvouched};
 use super::metrics::Metrics;
 use super::verify::Bundles;
 use crate::model::{ClusterId, DnsName};
@@ -56,7 +57,7 @@ struct Shared {
     provider: Arc<CryptoProvider>,
     material: ArcSwap<Material>,
     generation: watch::Sender<u64>,
-    /// The folder's content as last looked at; held only while a change is taken in.
+    /// The folder's content as last looked at; locked while anything is put in force.
     seen: Mutex<ContentHash>,
 }
 
@@ -76,7 +77,9 @@ impl Trust {
         let provider = provider();
         let folder = Folder::read(&paths);
         let seen = Mutex::new(folder.hash());
-        let own = Own::load(&config, &paths, &folder.own?)?;
+        let files = folder.own?;
+        let own = Own::load(&config, &paths, &files)?;
+        warn_if_unvouched(&config, &paths, &files, &own, &provider);
         let files = folder.peers?.unwrap_or_default();
         let Loaded { bundles, problems } =
             load_bundles(&config, &paths, files, &Bundles::new(), &provider);
@@ -99,9 +102,11 @@ impl Trust {
         loop {
             let trust = self.clone();
             // File systems may hang; the runtime must not.
-            let changed = tokio::task::spawn_blocking(move || trust.reload()).await;
-            if changed.unwrap_or(false) {
-                renewal = Renewal::plan(&self.shared.material.load().own);
+            // A panic in there is a reload that did not happen.
+            let _changed = tokio::task::spawn_blocking(move || trust.reload()).await;
+            let material = self.material();
+            if material.own.certified.cert != renewal.leaf {
+                renewal = Renewal::plan(&material.own);
                 checked = None;
             }
             let now = clock::now();
@@ -166,7 +171,12 @@ impl Trust {
         let before = shared.material.load_full();
         let own = folder
             .own
-            .and_then(|files| Own::reload(&shared.config, &shared.paths, &files, &before.own))
+            .and_then(|files| {
+                let (config, paths) = (&shared.config, &shared.paths);
+                let own = Own::reload(config, paths, &files, &before.own)?;
+                warn_if_unvouched(config, paths, &files, &own, &shared.provider);
+                Ok(own)
+            })
             .unwrap_or_else(|error| {
                 tracing::warn!(%error, "own identity not reloaded, the last good one stays");
                 before.own.clone()
@@ -232,6 +242,7 @@ impl Trust {
     /// Renews the own leaf when it is due; without `ca.key` warns before its end.
     fn check(&self, renewal: &mut Renewal, now: SystemTime) {
         let shared = &*self.shared;
+        let _writing = shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let before = shared.material.load_full();
         let own = &before.own;
         let Some(authority) = &own.authority else {
@@ -269,6 +280,7 @@ fn same(left: &Bundles, right: &Bundles) -> bool {
 /// When the own leaf is to be renewed, or what was said about it.
 #[derive(Debug)]
 struct Renewal {
+    leaf: Vec<CertificateDer<'static>>,
     at: SystemTime,
     warned: Option<Warned>,
 }
@@ -285,7 +297,8 @@ impl Renewal {
     fn plan(own: &Own) -> Self {
         let life = own.expires.duration_since(own.begins).unwrap_or_default();
         let spread = rand::rng().random_range(1.0 - RENEW_SPREAD..=1.0 + RENEW_SPREAD);
-        Self { at: own.begins + life.mul_f64(0.5 * spread), warned: None }
+        let at = own.begins + life.mul_f64(0.5 * spread);
+        Self { leaf: own.certified.cert.clone(), at, warned: None }
     }
 
     /// Says once that the end is near, and once that it came.

@@ -121,7 +121,7 @@ fn start() -> Instant {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn the_same_facts_give_the_same_views(steps in steps()) {

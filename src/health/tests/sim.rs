@@ -167,7 +167,7 @@ impl Hand {
     pub(super) fn clean(&mut self, from: u64, end: u64, target: &Target) {
         let mut at = from;
         while at < end {
-            if (at - from) / 300 % 2 == 0 {
+            if ((at - from) / 300).is_multiple_of(2) {
                 self.ping(at, target, 10);
             } else {
                 self.fresh(at, target, 10);
@@ -418,7 +418,7 @@ impl World {
         let prober = self.probers.entry((peer, replica)).or_default();
         prober.count += 1;
         let every = if pace == Pace::Quick { 2 } else { 10 };
-        let (id, fresh) = (prober.count, prober.count % every == 0);
+        let (id, fresh) = (prober.count, prober.count.is_multiple_of(every));
         let target = self.target(peer, replica);
         let line = self.lines[peer].clone();
         let gone = line.dead || line.replica != replica;

@@ -250,3 +250,15 @@ async fn s02_a_rotated_leaf_serves_new_handshakes_and_breaks_none() {
     accepted.stream.read_exact(&mut [0; 5]).await.unwrap();
     assert!(port.trust.still_trusts(&accepted.peer));
 }
+
+#[test]
+fn an_own_certificate_that_peers_would_refuse_is_announced() {
+    let (log, _guard) = Log::capture();
+    let dir = tempfile::tempdir().unwrap();
+    trust::init(dir.path(), "paris");
+    let good = trust::open(dir.path(), "paris");
+    assert!(log.lines("refuse the own certificate").is_empty());
+    Leaf::of("paris").signed_by_stranger("paris").install(dir.path());
+    assert!(good.0.reload());
+    assert_eq!(log.lines("refuse the own certificate").len(), 1);
+}
