@@ -288,7 +288,11 @@ mod down {
         hand.refused(4_600, "oregon", 1);
         hand.refused(4_700, "oregon", 1);
         assert_eq!(hand.state("oregon"), PeerState::Down);
-        assert_eq!(hand.replica(&it).reset_unheard_since, None, "a dead process resets them itself");
+        assert_eq!(
+            hand.replica(&it).reset_unheard_since,
+            None,
+            "a dead process resets them itself"
+        );
         for n in 0..9 {
             hand.broken(5_000 + n * 300, &it);
         }
