@@ -38,8 +38,7 @@ struct Row {
 
 async fn start(world: &World) -> (Process, Duration) {
     let config = world.write_config("paris", |_| Vec::new());
-    let mut agent =
-        Process::start(env!("CARGO_BIN_EXE_portolan"), &config, world.admin("paris"));
+    let mut agent = Process::start(env!("CARGO_BIN_EXE_portolan"), &config, world.admin("paris"));
     let took = agent.ready(PATIENCE).await;
     (agent, took)
 }

@@ -139,9 +139,9 @@ fn rust_files(dir: &Path, into: &mut Vec<PathBuf>) {
 }
 
 fn is_test_file(path: &Path) -> bool {
-    let named = |name: &str| path.file_stem().is_some_and(|stem| stem.to_string_lossy() == name);
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let inside = path.components().any(|part| part.as_os_str() == "tests");
-    named("tests") || named("test_support") || inside
+    stem == "tests" || stem.ends_with("_tests") || inside
 }
 
 fn sources() -> Vec<Source> {

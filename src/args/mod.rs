@@ -3,8 +3,9 @@
 //! Only parsing happens here; `main` says which command runs. A command line that is wrong ends
 //! with exit 2, like a wrong configuration.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -14,17 +15,17 @@ use crate::model::{ClusterId, DnsName};
 use crate::wire::control::{PROTOCOL_MAX, PROTOCOL_MIN};
 
 /// Where `run` listens for commands unless configured otherwise.
-const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(
-    std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
-    9900,
-);
+const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
 
 /// What `--version` prints after the name: version, git id, protocol range.
 #[must_use]
-pub fn version() -> String {
-    let id = option_env!("PORTOLAN_GIT_ID").unwrap_or("unknown");
-    let version = env!("CARGO_PKG_VERSION");
-    format!("{version} (git {id}, protocol {PROTOCOL_MIN} to {PROTOCOL_MAX})")
+pub fn version() -> &'static str {
+    static VERSION: LazyLock<String> = LazyLock::new(|| {
+        let id = option_env!("PORTOLAN_GIT_ID").unwrap_or("unknown");
+        let version = env!("CARGO_PKG_VERSION");
+        format!("{version} (git {id}, protocol {PROTOCOL_MIN} to {PROTOCOL_MAX})")
+    });
+    &VERSION
 }
 
 const ABOUT: &str = "\

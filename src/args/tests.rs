@@ -22,10 +22,7 @@ fn the_definition_is_consistent() {
 fn every_documented_line_is_understood() {
     let table = [
         ("run --config p.yaml", Command::Run(RunArgs { config: "p.yaml".into() })),
-        (
-            "demo",
-            Command::Demo(DemoArgs { once: false, output: DemoFormat::Text, keep: None }),
-        ),
+        ("demo", Command::Demo(DemoArgs { once: false, output: DemoFormat::Text, keep: None })),
         (
             "demo --once -o json --keep d",
             Command::Demo(DemoArgs {
@@ -37,10 +34,7 @@ fn every_documented_line_is_understood() {
         ("check", Command::Check(ask(&[], Format::Table))),
         (
             "check --config p.yaml -o json",
-            Command::Check(AskArgs {
-                config: Some("p.yaml".into()),
-                ..ask(&[], Format::Json)
-            }),
+            Command::Check(AskArgs { config: Some("p.yaml".into()), ..ask(&[], Format::Json) }),
         ),
         (
             "status --admin 127.0.1.1:9900 --admin [::1]:9900 -o yaml",

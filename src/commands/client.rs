@@ -117,7 +117,7 @@ impl Admin {
         if status == StatusCode::OK {
             return Ok(body);
         }
-        let text = String::from_utf8_lossy(&body).trim().to_owned();
+        let text = said(&body);
         if status == StatusCode::NOT_FOUND && !text.is_empty() {
             return Err(Error::NotFound(text));
         }
@@ -167,6 +167,18 @@ impl Admin {
 
     fn not_ours(&self, error: &dyn std::error::Error) -> Error {
         Error::NotOurs { address: self.address, reason: error.to_string() }
+    }
+}
+
+/// Why the agent refuses: `{"error": …}`, else the whole body.
+fn said(body: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Said {
+        error: String,
+    }
+    match serde_json::from_slice::<Said>(body) {
+        Ok(said) => said.error,
+        Err(_) => String::from_utf8_lossy(body).trim().to_owned(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The commands that ask a running agent, and those that prepare one.
+//! The commands: those that ask a running agent, those that prepare one, and `run` itself.
 //!
 //! - Standard output carries the answer alone, written to one lock; errors go to standard error.
 //! - A reader that goes away (`portolan get routes | head`) ends the command quietly.
@@ -10,6 +10,7 @@ pub mod ask;
 pub mod check;
 pub mod client;
 pub mod output;
+pub mod run;
 mod table;
 pub mod trust;
 

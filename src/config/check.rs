@@ -104,7 +104,7 @@ fn state(dir: &Path, report: &mut Report) {
         .ancestors()
         .map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path })
         .find(|path| path.exists())
-        .unwrap_or(Path::new("/"));
+        .unwrap_or_else(|| Path::new("/"));
     let shown = dir.display();
     if !existing.is_dir() {
         let text = format!("{} is not a directory; choose another 'state.dir'", existing.display());

@@ -133,7 +133,7 @@ impl<'a> Field<'a> {
     }
 
     /// A list's items; one scalar (or mapping) counts as a list of one.
-    pub(super) fn list(&self) -> Vec<Field<'a>> {
+    pub(super) fn list(&self) -> Vec<Self> {
         let Value::List(items) = &self.node.value else {
             return vec![self.clone()];
         };

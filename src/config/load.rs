@@ -13,9 +13,10 @@ use tracing_subscriber::EnvFilter;
 use super::errors::{At, Problem};
 use super::fields::{Field, Fields, Problems};
 use super::node::Node;
-use super::{Admin, Config, Dns, Gateway, Io, Log, LogFormat, MAX_FILE_BYTES, Peer, Source};
+use super::{Admin, Config, Dns, Gateway, Io, Log, MAX_FILE_BYTES, Peer, Source};
 use crate::catalog::NamespaceRules;
 use crate::model::{ClusterId, DnsName, Locality, Namespace, PeerAddress, canonical};
+use crate::telemetry::LogFormat;
 
 /// The zone that the Multi-Cluster Services API names.
 const DEFAULT_CLUSTERSET: &str = "clusterset.local";
@@ -63,7 +64,7 @@ pub(super) fn config(source: &str, path: &Path) -> Result<Config, Vec<Problem>> 
     if !problems.0.is_empty() {
         return Err(problems.0);
     }
-    let base = path.parent().unwrap_or(Path::new("")).to_owned();
+    let base = path.parent().unwrap_or_else(|| Path::new("")).to_owned();
     let loaded = sections(&root, &mut fields, &base, &mut problems);
     fields.finish(&mut problems);
     match loaded {
@@ -208,7 +209,7 @@ fn admin(fields: &mut Fields<'_>, problems: &mut Problems) -> Admin {
     let listen = section.take("listen").and_then(|field| field.parse(socket, problems));
     let probes = section.take("probes").and_then(|field| field.parse(socket, problems));
     section.finish(problems);
-    Admin { listen: listen.unwrap_or(Admin::default().listen), probes }
+    Admin { listen: listen.unwrap_or_else(|| Admin::default().listen), probes }
 }
 
 fn log(fields: &mut Fields<'_>, problems: &mut Problems) -> Log {

@@ -23,6 +23,7 @@ use ipnet::IpNet;
 
 use crate::catalog::NamespaceRules;
 use crate::model::{ClusterId, DnsName, Locality, PeerAddress};
+use crate::telemetry::LogFormat;
 pub use errors::{At, Errors, Problem};
 
 /// Largest configuration file, in bytes.
@@ -188,16 +189,6 @@ impl Default for Log {
     fn default() -> Self {
         Self { filter: "info".to_owned(), format: LogFormat::Text }
     }
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 #[cfg(test)]

@@ -139,8 +139,8 @@ enum Raw {
     Text(String),
     /// A plain scalar that YAML reads as a number or a boolean, shown again.
     Typed(String),
-    List(Vec<Spanned<Raw>>),
-    Map(Vec<(Spanned<String>, Spanned<Raw>)>),
+    List(Vec<Spanned<Self>>),
+    Map(Vec<(Spanned<String>, Spanned<Self>)>),
 }
 
 impl<'de> Deserialize<'de> for Raw {

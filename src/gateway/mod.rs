@@ -1,1 +1,155 @@
-//! Outbound listeners, inbound, tunnels, pool, byte pump and probes.
+//! The data plane: outbound listeners, inbound, tunnels, pool, byte pump and probes.
+//!
+//! A client that connects to a clusterset address is accepted, its candidates are tried in the
+//! route table's order, and not one of its bytes is read before one of them has accepted
+//! ([`client`]): so a refusal, a silence or a lost connection moves to the next, and the client
+//! sees nothing. Peers' streams come in over framed TLS connections, one stream at a time on
+//! each ([`inbound`]). Probes travel the same way and are reported as facts ([`probe`]).
+//!
+//! Invariants: the table is loaded once per stream and never held across an await; nothing but
+//! endpoints of exported services is dialled for peers; an abnormal end is a reset, never a FIN;
+//! buffered bytes are bounded per stream and in all.
+//! Not here: what facts mean (`health`), the order of candidates (`routes`), UDP.
+
+mod allowance;
+mod attempt;
+mod backend;
+mod choice;
+mod client;
+mod conn;
+mod descriptors;
+mod ends;
+mod inbound;
+mod live;
+mod memory;
+mod metrics;
+mod news;
+mod order;
+mod outbound;
+mod pool;
+mod probe;
+mod probes;
+mod pump;
+mod race;
+mod relay;
+mod role;
+mod session;
+mod spares;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+pub use self::metrics::Metrics;
+use crate::health::Fact;
+use crate::model::{ClusterId, ReplicaId};
+use crate::routes::SharedTable;
+use crate::tls;
+
+/// Attempts that lost their race and are being wound up.
+const LOOSE_ENDS: usize = 4096;
+
+/// The data plane's settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// Whether clusterset addresses are listened on here.
+    pub outbound: bool,
+    /// Streams from clients, and as many again from peers; the descriptor limit may allow
+    /// fewer.
+    pub most_streams: usize,
+    /// Bytes that all streams together hold unwritten before reads shrink.
+    pub buffered_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { outbound: true, most_streams: 10_000, buffered_bytes: 64 * 1024 * 1024 }
+    }
+}
+
+/// What the data plane works with.
+#[derive(Debug)]
+pub struct Context {
+    /// The own cluster.
+    pub cluster: ClusterId,
+    /// This process.
+    pub replica: ReplicaId,
+    /// Where calls go.
+    pub routes: SharedTable,
+    /// Rises after each published table.
+    pub changed: watch::Receiver<u64>,
+    /// Makes connections to peers.
+    pub dialer: tls::Dialer,
+    /// Tells whose certificates are still good.
+    pub trust: tls::Trust,
+    /// Where observations go.
+    pub facts: mpsc::Sender<Fact>,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// The data plane; a cheap handle.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+}
+
+/// What all parts of the data plane share.
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    cluster: ClusterId,
+    replica: ReplicaId,
+    routes: SharedTable,
+    changed: watch::Receiver<u64>,
+    dialer: tls::Dialer,
+    trust: tls::Trust,
+    news: news::News,
+    metrics: Metrics,
+    pool: pool::Pool,
+    streams: Arc<live::Streams>,
+    allowances: allowance::Allowances,
+    budget: memory::Budget,
+    clients: descriptors::Cap,
+    peers: Arc<Semaphore>,
+    /// The drain's deadline has passed for clients.
+    forced: CancellationToken,
+    loose: mpsc::Sender<attempt::Loose>,
+    loose_ends: Mutex<Option<mpsc::Receiver<attempt::Loose>>>,
+}
+
+impl Gateway {
+    /// A data plane that does nothing until its loops run.
+    #[must_use]
+    pub fn new(config: Config, context: Context) -> Self {
+        let (loose, loose_ends) = mpsc::channel(LOOSE_ENDS);
+        let clients = descriptors::Cap::new(config.most_streams);
+        Self {
+            shared: Arc::new(Shared {
+                config,
+                cluster: context.cluster,
+                replica: context.replica,
+                routes: context.routes,
+                changed: context.changed,
+                dialer: context.dialer,
+                trust: context.trust,
+                news: news::News::new(context.facts, context.metrics.facts_dropped.clone()),
+                metrics: context.metrics,
+                pool: pool::Pool::default(),
+                streams: Arc::default(),
+                allowances: allowance::Allowances::default(),
+                budget: memory::Budget::new(config.buffered_bytes),
+                peers: Arc::new(Semaphore::new(clients.most())),
+                clients,
+                forced: CancellationToken::new(),
+                loose,
+                loose_ends: Mutex::new(Some(loose_ends)),
+            }),
+        }
+    }
+}

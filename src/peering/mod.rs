@@ -12,8 +12,21 @@
 //! Not here: what a catalog means (`catalog`), whether a peer is healthy (`health`, by probes),
 //! saved catalogs (the planner's).
 
+mod believe;
+mod convert;
+mod dial;
+mod digest;
+mod hub;
+mod link;
+mod meter;
 mod metrics;
+mod mirror;
+mod peer;
+mod publish;
 mod resolve;
+mod sessions;
+mod subscribe;
+mod view;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -25,7 +38,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::catalog::{LocalCatalog, NamespaceRules, PeerCatalog};
 use crate::drain;
-use crate::model::{ClusterId, PeerAddress, ReplicaId};
+use crate::model::{ClusterId, Locality, PeerAddress, ReplicaId};
 use crate::tls::{Accepted, Dialer, Trust};
 
 pub use metrics::Metrics;
@@ -40,6 +53,8 @@ pub struct Config {
     pub replica: ReplicaId,
     /// The own network; empty is none.
     pub network: Box<str>,
+    /// Where we stand, at first: see [`Peering::with_locality`].
+    pub locality: Locality,
     /// Where peers reach us.
     pub advertise: Vec<PeerAddress>,
     /// The own version, for people.
@@ -138,6 +153,7 @@ pub struct Peering {
     events: mpsc::Sender<Event>,
     metrics: Metrics,
     down: watch::Receiver<Arc<DownReplicas>>,
+    locality: watch::Receiver<Locality>,
     lookup: Lookup,
 }
 
@@ -155,15 +171,23 @@ impl Peering {
     ) -> Self {
         // A closed channel keeps its last value: nobody is Down until health is connected.
         let (_, down) = watch::channel(Arc::default());
+        let (_, locality) = watch::channel(config.locality.clone());
         let config = Arc::new(config);
         let lookup = Lookup::system();
-        Self { config, peers, local, dialer, trust, events, metrics, down, lookup }
+        Self { config, peers, local, dialer, trust, events, metrics, down, locality, lookup }
     }
 
     /// Takes health's findings: the session of a Down replica is left for another.
     #[must_use]
     pub fn with_down(mut self, down: watch::Receiver<Arc<DownReplicas>>) -> Self {
         self.down = down;
+        self
+    }
+
+    /// Follows a locality that may change while it runs.
+    #[must_use]
+    pub fn with_locality(mut self, locality: watch::Receiver<Locality>) -> Self {
+        self.locality = locality;
         self
     }
 
@@ -181,9 +205,11 @@ impl Peering {
         accepted: mpsc::Receiver<Accepted>,
         drain: drain::Watch,
     ) -> Result<(), Error> {
-        let _ = (self, accepted);
-        let mut drain = drain;
-        drain.reached(drain::Phase::Draining).await;
-        Ok(())
+        hub::Hub::new(self, drain).run(accepted).await
     }
 }
+
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod tests;

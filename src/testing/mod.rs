@@ -3,12 +3,14 @@
 //! For tests and benches only (feature `testing`); nothing below imports it. Helpers panic with
 //! a clear text instead of returning errors.
 
+mod backend;
 mod dns;
 mod process;
 pub mod table;
 pub mod trust;
 mod world;
 
+pub use backend::{Backend, drain};
 pub use dns::{dns_exchange, dns_query};
 pub use process::Process;
 pub use world::{Agent, PATIENCE, World};

@@ -64,7 +64,7 @@ impl Process {
     pub async fn ready(&mut self, patience: Duration) -> Duration {
         let deadline = self.started + patience;
         loop {
-            if self.admin.ready().await.is_ok_and(|ready| ready) {
+            if self.admin.ready().await {
                 return clock::now() - self.started;
             }
             if let Ok(Some(status)) = self.child.try_wait() {

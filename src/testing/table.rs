@@ -136,6 +136,7 @@ fn candidate(cluster: &str, local: bool) -> Candidate {
         state: PeerState::Up,
         rtt: None,
         weight: 100,
+        share: 1.0,
         usable: true,
         reason: if local { Reason::Local } else { Reason::Nearest },
         since: clock::now(),

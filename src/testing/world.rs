@@ -24,6 +24,9 @@ use crate::testing::trust;
 /// How long a condition may take to come true before the test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Addresses of one cluster: hosts from 1, clusterset addresses from 16.
+const SPAN: usize = 48;
+
 static WORLDS: AtomicU16 = AtomicU16::new(0);
 
 /// A cluster set on loopback addresses of its own.
@@ -88,7 +91,7 @@ impl World {
     #[must_use]
     pub fn host(&self, cluster: &str, role: u8) -> IpAddr {
         let index = self.clusters.iter().position(|c| c == cluster).expect("a known cluster");
-        let last = u8::try_from(index * 40).expect("few clusters") + role;
+        let last = u8::try_from(index * SPAN).expect("few clusters") + role;
         Ipv4Addr::new(127, self.block.0, self.block.1, last).into()
     }
 
@@ -185,7 +188,7 @@ impl World {
     ) -> PathBuf {
         let index = self.clusters.iter().position(|c| c == cluster).expect("a known cluster");
         let host = self.host(cluster, 1);
-        let own = format!("127.{}.{}.{}/28", self.block.0, self.block.1, index * 40 + 16);
+        let own = format!("127.{}.{}.{}/28", self.block.0, self.block.1, index * SPAN + 16);
         let (vips, outbound) = match &self.vips {
             Some(range) => (range, false),
             None => (&own, true),
@@ -268,18 +271,25 @@ impl Agent {
         let (stop_tx, stop) = oneshot::channel::<()>();
         let (ended_tx, ended) = oneshot::channel();
         runtime.spawn(async move {
-            match app::build(config, live).await {
+            match app::build(&config, live).await {
                 Ok(running) => {
                     let _told = started_tx.send(Ok(running.addresses().clone()));
                     let end = running.until(async { drop(stop.await) }).await;
                     let _told = ended_tx.send(end);
                 }
                 Err(error) => {
-                    let _told = started_tx.send(Err(error.to_string()));
+                    let _told = started_tx.send(Err(format!("{:#}", anyhow::Error::from(error))));
                 }
             }
         });
-        let addresses = started.recv().map_err(|_| "the agent panicked".to_owned())??;
+        let started = started.recv().map_err(|_| "the agent panicked".to_owned());
+        let addresses = match started.and_then(|started| started) {
+            Ok(addresses) => addresses,
+            Err(error) => {
+                runtime.shutdown_background();
+                return Err(error);
+            }
+        };
         Ok(Self {
             admin: Admin::new(addresses.admin),
             addresses,
@@ -349,6 +359,28 @@ impl Agent {
                 && service.candidates.first().is_some_and(|c| c.rtt_ms.is_some())
         })
         .await
+    }
+
+    /// Where clients call a service: its clusterset address and first port.
+    pub async fn vip(&self, name: &str) -> SocketAddr {
+        let service = self.until(name, |s| !s.ips.is_empty() && !s.ports.is_empty()).await;
+        SocketAddr::new(service.ips[0], service.ports[0].port.get())
+    }
+
+    /// Connects to a service as a client does, waiting until its listener is open.
+    ///
+    /// # Panics
+    /// When it does not open within [`PATIENCE`].
+    pub async fn connect(&self, name: &str) -> tokio::net::TcpStream {
+        let vip = self.vip(name).await;
+        let deadline = crate::clock::now() + PATIENCE;
+        loop {
+            match tokio::net::TcpStream::connect(vip).await {
+                Ok(stream) => return stream,
+                Err(error) => assert!(crate::clock::now() < deadline, "{vip}: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Waits until every peer is Up.

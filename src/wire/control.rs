@@ -124,6 +124,12 @@ pub struct Hello {
     /// The live replicas of the speaker's cluster, its own included.
     #[prost(fixed64, repeated, tag = "9")]
     pub replicas: Vec<u64>,
+    /// `topology.kubernetes.io/region` of the speaker's cluster; empty is unknown.
+    #[prost(string, tag = "10")]
+    pub region: String,
+    /// `topology.kubernetes.io/zone` of the speaker's cluster; empty is unknown.
+    #[prost(string, tag = "11")]
+    pub zone: String,
 }
 
 /// Asks for the publisher's catalog, as far as this cluster may import it.

@@ -3,7 +3,6 @@ watch one bad link for a while, side by side."""
 
 import argparse
 import concurrent.futures
-import contextlib
 import os
 import pathlib
 import shutil
@@ -71,7 +70,8 @@ def chosen(options):
     names = {scenario.__name__ for scenario in known}
     strange = [name for name in options.only if name not in names]
     if strange:
-        sys.exit(f"no scenario {', '.join(strange)}; --list says what there is")
+        print(f"no scenario {', '.join(strange)}; --list says what there is", file=sys.stderr)
+        sys.exit(2)
 
     def wanted(scenario):
         if options.only:
@@ -98,19 +98,17 @@ def main():
     directory = os.path.abspath(options.keep) if options.keep else tempfile.mkdtemp(prefix="pnet-")
     lab = Lab(options, directory)
     report = Report(options.output == "json")
-    try:
-        for scenario in one_by_one:
-            run(scenario, lab, report)
-        with concurrent.futures.ThreadPoolExecutor(max(len(side_by_side), 1)) as pool:
-            for scenario in side_by_side:
-                pool.submit(run, scenario, lab, report)
-    finally:
-        if not options.keep:
-            with contextlib.suppress(OSError):
-                shutil.rmtree(directory)
-    if options.keep:
+    for scenario in one_by_one:
+        run(scenario, lab, report)
+    with concurrent.futures.ThreadPoolExecutor(max(len(side_by_side), 1)) as pool:
+        for scenario in side_by_side:
+            pool.submit(run, scenario, lab, report)
+    failed = report.close()
+    if failed or options.keep:
         report.say(f"configuration and logs: {directory}")
-    return 1 if report.close() else 0
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+    return 1 if failed else 0
 
 
 sys.exit(main())

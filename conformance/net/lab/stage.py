@@ -4,7 +4,8 @@ import ipaddress
 import time
 
 from mesh import CLOUDS, Mesh, network
-from watch import Load, Watch, causes, failures, first_bytes, percentile, share, unexpected
+from watch import (
+    Load, Watch, causes, failures, first_bytes, order, percentile, share, unexpected)
 
 # The orders while paris has pods of its own, while it has none, and without oregon.
 FULL = {"paris": ("paris", "oregon", "tokyo"), "oregon": ("oregon", "paris", "tokyo"),
@@ -40,7 +41,6 @@ class Stage:
             raise
 
     def _order(self, cloud):
-        from watch import order
         explained = self.mesh.agents[cloud].explain()
         return explained and order(explained)
 
@@ -70,13 +70,12 @@ class Stage:
     def when(self, cloud, after, wanted, within):
         """Seconds from `after` until a cloud's order was so; None if it was not."""
         changes = self.watch.orders[cloud]
-        while time.monotonic() < after + within:
+        while True:
             self.mesh.check()
             at = changes.when(after, wanted)
-            if at is not None:
-                return at - after
+            if at is not None or time.monotonic() >= after + within:
+                return at and at - after
             time.sleep(0.02)
-        return None
 
     def judge_before(self, cut, cluster="oregon"):
         """`cluster` answered everything in the 5 s before the cut."""

@@ -128,9 +128,3 @@ def n19_flapping(lab, check):
         if failures(records):
             check.note(causes(records))
         check.exactly("failed", len(failures(records)), "connections", 0)
-
-
-__all__ = [
-    "n04_loss_5_percent", "n04_loss_20_percent", "n04_loss_50_percent", "n05_mtu_black_hole",
-    "n06_rtt_change", "n19_flapping",
-]

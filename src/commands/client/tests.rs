@@ -48,6 +48,13 @@ async fn an_unknown_name_is_not_found_and_the_question_is_encoded() {
     assert!(request.starts_with("GET /explain?name=a%26b%3A80 HTTP/1.1\r\n"), "{request}");
 }
 
+#[test]
+fn the_reason_is_taken_out_of_its_json() {
+    assert_eq!(said(br#"{"error":"no cluster exports it"}"#), "no cluster exports it");
+    assert_eq!(said(b"plain\n"), "plain");
+    assert_eq!(said(br#"{"other":1}"#), r#"{"other":1}"#);
+}
+
 #[tokio::test]
 async fn nobody_there_is_unreachable_with_the_address_and_the_remedy() {
     let (listener, admin) = listener().await;

@@ -1,0 +1,263 @@
+//! Agents as processes of their own: kills, signals, restarts, changed and broken files.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use portolan::admin::json::ServiceJson;
+use portolan::clock;
+use portolan::health::PeerState;
+use portolan::testing::{Backend, PATIENCE, Process, World, dns_query};
+use rustix::process::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_portolan");
+const NAME: &str = "web.shop";
+const DNS_NAME: &str = "web.shop.svc.clusterset.local";
+
+fn loopback() -> std::net::IpAddr {
+    std::net::Ipv4Addr::LOCALHOST.into()
+}
+
+fn start(world: &World, cluster: &str) -> Process {
+    let config = world.write_config(cluster, |peer| vec![world.gateway(peer)]);
+    Process::start(BINARY, &config, world.admin(cluster))
+}
+
+async fn until(agent: &Process, what: &str, wanted: impl Fn(&ServiceJson) -> bool) -> ServiceJson {
+    let deadline = clock::now() + PATIENCE;
+    loop {
+        let seen = agent.admin.explain(NAME).await;
+        if let Some(service) = seen.as_ref().ok().filter(|service| wanted(service)) {
+            return service.clone();
+        }
+        assert!(clock::now() < deadline, "{what}: never; last {seen:#?}\n{}", agent.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn state_of(service: &ServiceJson, cluster: &str) -> Option<PeerState> {
+    service.candidates.iter().find(|c| c.cluster.as_str() == cluster).map(|c| c.state)
+}
+
+fn leader(service: &ServiceJson) -> Option<&str> {
+    service.candidates.first().filter(|c| c.usable).map(|c| c.cluster.as_str())
+}
+
+async fn call(agent: &Process) -> std::io::Result<String> {
+    let service = agent.admin.explain(NAME).await.map_err(std::io::Error::other)?;
+    let vip = (service.ips[0], service.ports[0].port.get());
+    let mut stream = TcpStream::connect(vip).await?;
+    stream.shutdown().await?;
+    let mut answer = String::new();
+    tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut answer)).await??;
+    Ok(answer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p02_the_only_gateway_of_a_cluster_is_killed_and_comes_back() {
+    let world = World::new(&["paris", "oregon"]);
+    let (near, far) =
+        (Backend::naming(loopback(), "paris").await, Backend::naming(loopback(), "oregon").await);
+    world.export("oregon", "shop/web", 80, &[far.address]);
+    let (mut paris, mut oregon) = (start(&world, "paris"), start(&world, "oregon"));
+    paris.ready(PATIENCE).await;
+    oregon.ready(PATIENCE).await;
+    until(&paris, "oregon leads", |s| leader(s) == Some("oregon")).await;
+    assert_eq!(call(&paris).await.unwrap(), "oregon");
+
+    let killed = clock::now();
+    oregon.kill();
+    until(&paris, "oregon is down", |s| state_of(s, "oregon") == Some(PeerState::Down)).await;
+    let took = clock::now() - killed;
+    assert!(took <= Duration::from_millis(4_500), "named for {took:?} after the kill");
+
+    world.export("paris", "shop/web", 80, &[near.address]);
+    until(&paris, "paris leads", |s| leader(s) == Some("paris")).await;
+    assert_eq!(call(&paris).await.unwrap(), "paris", "local endpoints are unaffected");
+
+    world.export("paris", "shop/web", 80, &[]);
+    let mut oregon = start(&world, "oregon");
+    oregon.ready(PATIENCE).await;
+    until(&paris, "oregon is back by the rules", |s| {
+        state_of(s, "oregon") == Some(PeerState::Up) && leader(s) == Some("oregon")
+    })
+    .await;
+    assert_eq!(call(&paris).await.unwrap(), "oregon");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p03_a_killed_agent_answers_from_saved_state_with_every_peer_away() {
+    let world = World::new(&["paris", "oregon"]);
+    let far = Backend::naming(loopback(), "oregon").await;
+    world.export("oregon", "shop/web", 80, &[far.address]);
+    let (mut paris, mut oregon) = (start(&world, "paris"), start(&world, "oregon"));
+    paris.ready(PATIENCE).await;
+    oregon.ready(PATIENCE).await;
+    let before = until(&paris, "oregon leads", |s| leader(s) == Some("oregon")).await.ips;
+    let saved = world.path().join("paris/state/peers");
+    let deadline = clock::now() + PATIENCE;
+    while !fs::read_dir(saved.parent().unwrap()).unwrap().flatten().any(|entry| {
+        entry.file_name().to_string_lossy().starts_with("peers")
+            && entry.metadata().is_ok_and(|m| m.len() > 100)
+    }) {
+        assert!(clock::now() < deadline, "the peers' catalogs were never saved");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    oregon.kill();
+    paris.kill();
+    let mut paris = start(&world, "paris");
+    let after = loop {
+        if let Ok(addresses) = dns_query(world.dns("paris"), DNS_NAME).await {
+            break addresses;
+        }
+        assert!(clock::now() - paris.started < PATIENCE, "no answer:\n{}", paris.log());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert_eq!(after, before, "the address is the one of before");
+    paris.ready(PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p06_a_second_signal_ends_at_once() {
+    let world = World::new(&["paris", "oregon"]);
+    let echo = Backend::echo(loopback()).await;
+    world.export("paris", "shop/web", 80, &[echo.address]);
+    let config = world.write_config("paris", |_| vec![world.gateway("oregon")]);
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("drain: 2s, shutdown_delay: 300ms", "drain: 60s")).unwrap();
+    let mut paris = Process::start(BINARY, &config, world.admin("paris"));
+    paris.ready(PATIENCE).await;
+    let service = until(&paris, "an address", |s| !s.ips.is_empty()).await;
+    let mut held = TcpStream::connect((service.ips[0], 80)).await.unwrap();
+    held.write_all(b"x").await.unwrap();
+    held.read_exact(&mut [0]).await.unwrap();
+    paris.signal(Signal::TERM);
+    let deadline = clock::now() + PATIENCE;
+    while paris.admin.ready().await {
+        assert!(clock::now() < deadline, "still ready after the first signal");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let second = clock::now();
+    paris.signal(Signal::TERM);
+    paris.ended(PATIENCE).await;
+    assert!(clock::now() - second < Duration::from_secs(3), "the second signal was waited on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p11_damaged_state_is_ignored_and_the_agent_starts_cold() {
+    let world = World::new(&["paris"]);
+    let near = Backend::naming(loopback(), "paris").await;
+    world.export("paris", "shop/web", 80, &[near.address]);
+    let mut paris = start(&world, "paris");
+    paris.ready(PATIENCE).await;
+    paris.kill();
+    let mut damaged = 0;
+    for entry in fs::read_dir(world.path().join("paris/state")).unwrap().flatten() {
+        let mut bytes = fs::read(entry.path()).unwrap();
+        if let Some(last) = bytes.last_mut() {
+            *last ^= 0xff;
+            damaged += 1;
+        }
+        fs::write(entry.path(), bytes).unwrap();
+    }
+    assert!(damaged > 0, "nothing was saved");
+    let mut paris = start(&world, "paris");
+    paris.ready(PATIENCE).await;
+    assert!(paris.log().contains("saved state ignored"), "{}", paris.log());
+    until(&paris, "paris leads", |s| leader(s) == Some("paris") && !s.ips.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn o03_a_bad_configuration_and_a_bad_manifest_leave_the_old_in_force() {
+    let world = World::new(&["paris", "oregon"]);
+    let near = Backend::naming(loopback(), "paris").await;
+    world.export("paris", "shop/web", 80, &[near.address]);
+    let mut paris = start(&world, "paris");
+    paris.ready(PATIENCE).await;
+    let config = world.path().join("paris/portolan.yaml");
+    let good = fs::read_to_string(&config).unwrap();
+
+    fs::write(&config, format!("{good}\nbogus: 1\n")).unwrap();
+    until_logged(&paris, "bogus").await;
+    assert!(!check(&config).status.success(), "check finds the same fault");
+    world.manifest("paris", "broken.yaml", "kind: Service\nmetadata: [\n");
+    let deadline = clock::now() + PATIENCE;
+    loop {
+        let source = paris.admin.state().await.unwrap().source;
+        if let Some(error) = &source.error {
+            assert!(error.contains("broken.yaml"), "the file is not named: {error}");
+            break;
+        }
+        assert!(clock::now() < deadline, "the bad manifest was never reported");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(call(&paris).await.unwrap(), "paris", "the old state stays in force");
+
+    world.remove_manifest("paris", "broken.yaml");
+    world.export("paris", "shop/next", 81, &[near.address]);
+    let deadline = clock::now() + PATIENCE;
+    while paris.admin.explain("next.shop").await.is_err()
+        || paris.admin.state().await.unwrap().source.error.is_some()
+    {
+        assert!(clock::now() < deadline, "the next good change was not taken");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    fs::write(&config, &good).unwrap();
+    let report = check(&config);
+    let text = String::from_utf8_lossy(&report.stdout).into_owned();
+    assert!(report.status.success() || text.contains("in use"), "{text}");
+}
+
+async fn until_logged(agent: &Process, word: &str) {
+    let deadline = clock::now() + PATIENCE;
+    while !agent.log().contains(word) {
+        assert!(clock::now() < deadline, "{word} was never logged:\n{}", agent.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn check(config: &Path) -> std::process::Output {
+    Command::new(BINARY).arg("check").arg("--config").arg(config).output().expect("runs")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s21_a_key_that_others_can_read_is_refused_with_the_remedy() {
+    let world = World::new(&["paris"]);
+    let config = world.write_config("paris", |_| Vec::new());
+    let key = world.path().join("trust/paris/key.pem");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    let run = Command::new(BINARY).arg("run").arg("--config").arg(&config).output().expect("runs");
+    let text = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(!run.status.success());
+    assert!(text.contains("key.pem") && text.contains("chmod"), "{text}");
+    assert!(!text.contains("PRIVATE KEY"), "the key itself is in the output");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s20_the_admin_port_shows_no_secret() {
+    let world = World::new(&["paris"]);
+    let mut paris = start(&world, "paris");
+    paris.ready(PATIENCE).await;
+    let state = serde_json::to_string(&paris.admin.state().await.unwrap()).unwrap();
+    let metrics = paris.admin.metrics().await.unwrap();
+    let key = fs::read_to_string(world.path().join("trust/paris/key.pem")).unwrap();
+    let secret = key.lines().nth(1).expect("a PEM body");
+    for (what, text) in [("state", state), ("metrics", metrics), ("log", paris.log())] {
+        assert!(!text.contains(secret) && !text.contains("PRIVATE"), "a key in the {what}");
+    }
+}
+
+#[test]
+fn usage_errors_end_with_2_and_an_unreachable_agent_with_3() {
+    let code = |arguments: &[&str]| {
+        Command::new(BINARY).args(arguments).output().expect("runs").status.code()
+    };
+    assert_eq!(code(&["no-such-command"]), Some(2));
+    assert_eq!(code(&["check", "--config", "/nonexistent/portolan.yaml"]), Some(2));
+    assert_eq!(code(&["status", "--admin", "127.0.0.1:1"]), Some(3));
+    assert_eq!(code(&["--version"]), Some(0));
+}

@@ -1,0 +1,306 @@
+//! From a checked configuration to a running agent, block by block.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use prometheus::Registry;
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+
+use super::planner::{Feeds, Outlets, Planner, Start};
+use super::saved;
+use super::saver;
+use super::status::{SourceStatus, Status};
+use super::supervise::{Role, Supervisor};
+use super::{Addresses, Running, Stages, settings};
+use crate::catalog::{Assembly, LocalCatalog, ServiceType};
+use crate::config::Config;
+use crate::health::Health;
+use crate::model::ReplicaId;
+use crate::routes::{Inputs, SharedTable, plan};
+use crate::store::Store;
+use crate::zone::ZoneConfig;
+use crate::{admin, clock, dns, drain, files, gateway, health, peering, telemetry, tls, vips};
+
+/// Room for facts between the data path and the planner.
+const FACTS: usize = 4_096;
+/// Room for events of each other edge.
+const EVENTS: usize = 256;
+
+/// Why an agent could not start.
+#[derive(Debug, Error)]
+pub enum BuildError {
+    /// The own certificate, key or bundles.
+    #[error("trust")]
+    Trust(#[from] tls::Error),
+    /// The saved state's folder.
+    #[error("state")]
+    State(#[from] crate::store::Error),
+    /// The manifests.
+    #[error("source")]
+    Source(#[from] files::Error),
+    /// A DNS address.
+    #[error("dns")]
+    Dns(#[from] dns::Error),
+    /// The admin address.
+    #[error("admin")]
+    Admin(#[from] admin::Error),
+    /// Two metrics of one name.
+    #[error("two metrics have one name, which is a bug; report it")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Builds an agent: everything is checked, restored, planned once and bound before it returns.
+/// Later changes of the configuration come through `live`.
+///
+/// # Errors
+/// Names what cannot be read or bound, and what to do; nothing is left running.
+pub async fn build(
+    config: &Config,
+    live: watch::Receiver<Arc<Config>>,
+) -> Result<Running, BuildError> {
+    let registry = Registry::new();
+    telemetry::register_process(&registry)?;
+    let replica = ReplicaId::from_u64(rand::random());
+    let trust = tls::Trust::open(settings::trust(config), tls::Metrics::register(&registry)?)?;
+    let store = Arc::new(Store::open(&config.state_dir)?);
+    let (source, first) = files::Source::open(settings::files(config))?;
+    let source = source.with_metrics(files::Metrics::register(&registry)?);
+
+    let listeners = bind_gateways(config, &trust)?;
+    let gateway_addresses: Vec<SocketAddr> =
+        listeners.iter().map(tls::Listener::local_addr).collect();
+    let start = restore(config, &store, first)?;
+
+    let (table_writer, table) = SharedTable::new(start.table.as_ref().clone());
+    let (changed_tx, changed) = watch::channel(start.table.revision);
+    let (local_tx, local) = watch::channel(Arc::clone(&start.inputs.local));
+    let (source_tx, source_status) = watch::channel(SourceStatus::new(start.inputs.local.synced));
+    let (ready_tx, ready) = watch::channel(false);
+    let (draining_tx, draining) = watch::channel(false);
+    let (down_tx, down) = watch::channel(Arc::new(peering::DownReplicas::new()));
+    let (zone_tx, zone) = watch::channel(settings::zone(config));
+    let (dns_tx, dns_addresses) = watch::channel(Vec::new());
+    let (peers_tx, peers) = watch::channel(Arc::new(settings::peers(&config)));
+    let (update_tx, updates) = mpsc::channel(EVENTS);
+    let (event_tx, events) = mpsc::channel(EVENTS);
+    let (fact_tx, facts) = mpsc::channel(FACTS);
+    let (job_tx, jobs) = mpsc::channel(1);
+    let (saved_tx, saved) = mpsc::channel(1);
+    let (control_tx, control) = mpsc::channel(EVENTS);
+    let (data_tx, data) = mpsc::channel(EVENTS);
+    let (gateway_trigger, gateway_drain) = drain::channel();
+    let (dns_trigger, dns_drain) = drain::channel();
+
+    let dialer = tls::Dialer::new(trust.clone());
+    let gateway = gateway::Gateway::new(
+        settings::gateway(config),
+        gateway::Context {
+            cluster: config.cluster.clone(),
+            replica,
+            routes: table.clone(),
+            changed: changed.clone(),
+            dialer: dialer.clone(),
+            trust: trust.clone(),
+            facts: fact_tx,
+            metrics: gateway::Metrics::register(&registry)?,
+        },
+    );
+    let peering = peering::Peering::new(
+        settings::peering(config, replica, &gateway_addresses),
+        peers,
+        local,
+        dialer,
+        trust.clone(),
+        event_tx,
+        peering::Metrics::register(&registry)?,
+    )
+    .with_down(down);
+    let status = Status {
+        table: table.clone(),
+        zone: zone.clone(),
+        ready: ready.clone(),
+        draining,
+        source: source_status,
+        source_kind: settings::source_kind(config),
+    };
+    let admin = admin::Server::bind(settings::admin(config), Arc::new(status), registry.clone())?;
+    let dns_config = settings::dns(config);
+    let dns_metrics = dns::Metrics::register(&registry)?;
+    // Opened only when synced, but an address that cannot be had must refuse the start.
+    drop(dns::Server::bind(dns_config.clone(), table.clone(), dns_metrics.clone())?);
+    let admin_address = admin.local_addr();
+    let probes = admin.probes_addr();
+
+    let outlets = Outlets {
+        table: table_writer,
+        changed: changed_tx,
+        local: local_tx,
+        source: source_tx,
+        ready: ready_tx,
+        save: job_tx,
+        down: down_tx,
+    };
+    let feeds = Feeds { source: updates, peering: events, facts, saved, config: live.clone() };
+    let mut tasks = Supervisor::default();
+    let planner = Planner::new(start, outlets);
+    tasks.spawn("planner", Role::Supporting, planner.run(feeds, gateway_drain.clone()));
+    tasks.spawn(
+        "saver",
+        Role::Supporting,
+        saver::run(store, jobs, saved_tx, gateway_drain.clone()),
+    );
+    tasks.spawn("source", Role::Supporting, source.run(update_tx, gateway_drain.clone()));
+    tasks.spawn("trust", Role::Supporting, trust.run(gateway_drain.clone()));
+    tasks.spawn("peering", Role::Supporting, peering.run(control, gateway_drain.clone()));
+    for listener in listeners {
+        let handlers = tls::Handlers { control: control_tx.clone(), data: data_tx.clone() };
+        tasks.spawn("listener", Role::Supporting, listener.run(handlers, gateway_drain.clone()));
+    }
+    tasks.spawn("outbound", Role::Serving, gateway.clone().run_outbound(gateway_drain.clone()));
+    tasks.spawn("inbound", Role::Serving, gateway.clone().run_inbound(data, gateway_drain.clone()));
+    tasks.spawn("probes", Role::Supporting, gateway.clone().run_probes(gateway_drain.clone()));
+    tasks.spawn("pool", Role::Supporting, gateway.run_pool(gateway_drain.clone()));
+    tasks.spawn("admin", Role::Supporting, admin.run(gateway_drain.clone()));
+    tasks.spawn(
+        "dns",
+        Role::Serving,
+        DnsTask { config: dns_config, table, metrics: dns_metrics, ready, zone }
+            .run(dns_tx, dns_drain),
+    );
+    tasks.spawn("config", Role::Supporting, follow_config(live, peers_tx, zone_tx, gateway_drain));
+
+    Ok(Running {
+        addresses: Addresses {
+            gateway: gateway_addresses,
+            admin: admin_address,
+            probes,
+            dns: dns_addresses,
+        },
+        supervisor: tasks,
+        stages: Stages {
+            gateway: gateway_trigger,
+            dns: dns_trigger,
+            draining: draining_tx,
+            gateway_delay: config.gateway.shutdown_delay,
+            dns_delay: config.dns.shutdown_delay,
+            deadline: config.gateway.drain,
+        },
+    })
+}
+
+fn bind_gateways(config: &Config, trust: &tls::Trust) -> Result<Vec<tls::Listener>, BuildError> {
+    let bind = |address: &SocketAddr| {
+        tls::Listener::bind(*address, trust.clone(), tls::Limits::default()).map_err(Into::into)
+    };
+    config.gateway.listen.iter().map(bind).collect()
+}
+
+/// What is known before anything is served: the manifests, the saved state, and a first plan with
+/// every address written down.
+fn restore(
+    config: &Config,
+    store: &Store,
+    first: Vec<crate::catalog::SourceEvent>,
+) -> Result<Start, BuildError> {
+    let now = clock::now();
+    let mut assembly = Assembly::new();
+    assembly.apply(first);
+    let mut saved_peers = saved::load::<saved::SavedPeers>(store, saved::PEERS).unwrap_or_default();
+    let wanted = settings::peer_names(config);
+    let peers = wanted
+        .iter()
+        .map(|peer| {
+            let restored = saved_peers.remove(peer).map(saved::restore_peer);
+            (peer.clone(), restored.unwrap_or_default())
+        })
+        .collect();
+    let mut health = Health::new(health::Config::default());
+    health.set_peers(&wanted, now);
+    let mut addresses = vips::Allocator::new(config.vips.clone(), saved::load_vips(store));
+    let mut inputs = Inputs {
+        cluster: config.cluster.clone(),
+        started: now,
+        locality: config.locality.clone(),
+        network: config.network.clone(),
+        local: Arc::new(LocalCatalog { revision: 1, synced: true, exports: assembly.exports() }),
+        peers,
+        vips: BTreeMap::new(),
+    };
+    let unaddressed = plan(&inputs, now);
+    for (key, route) in &unaddressed.services {
+        if route.service_type == ServiceType::ClusterSetIp
+            && let Err(error) = addresses.assign(key, clock::wall_ms())
+        {
+            tracing::warn!(service = %key, %error, "no clusterset address");
+        }
+    }
+    if let Err(error) = saved::save(store, saved::VIPS, &addresses.saved()) {
+        tracing::warn!(%error, "clusterset addresses could not be written down; they may differ after a restart");
+    }
+    inputs.vips = addresses.held().map(|(key, ips)| (key.clone(), ips.to_vec())).collect();
+    let mut table = plan(&inputs, now);
+    table.revision = 1;
+    Ok(Start { inputs, assembly, health, vips: addresses, table: Arc::new(table) })
+}
+
+/// Opens DNS when the agent is ready, and serves.
+struct DnsTask {
+    config: dns::Config,
+    table: SharedTable,
+    metrics: dns::Metrics,
+    ready: watch::Receiver<bool>,
+    zone: watch::Receiver<ZoneConfig>,
+}
+
+impl DnsTask {
+    async fn run(
+        mut self,
+        addresses: watch::Sender<Vec<SocketAddr>>,
+        mut drain: drain::Watch,
+    ) -> anyhow::Result<()> {
+        tokio::select! {
+            open = self.ready.wait_for(|ready| *ready) => { open?; }
+            () = drain.reached(drain::Phase::Draining) => return Ok(()),
+        }
+        self.config.zone = self.zone.borrow_and_update().clone();
+        let server = dns::Server::bind(self.config, self.table, self.metrics)?;
+        let ttl = server.ttl();
+        addresses.send_replace(server.local_addrs());
+        let follow_ttl = async {
+            while self.zone.changed().await.is_ok() {
+                ttl.set(self.zone.borrow_and_update().ttl_seconds);
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            ended = server.run(drain) => Ok(ended?),
+            () = follow_ttl => Ok(()),
+        }
+    }
+}
+
+/// Hands live changes of the configuration to the edges that take them.
+async fn follow_config(
+    mut live: watch::Receiver<Arc<Config>>,
+    peers: watch::Sender<Arc<Vec<peering::PeerConfig>>>,
+    zone: watch::Sender<ZoneConfig>,
+    mut drain: drain::Watch,
+) -> anyhow::Result<()> {
+    loop {
+        tokio::select! {
+            changed = live.changed() => {
+                if changed.is_err() {
+                    // Nobody changes the configuration any more; what is in force stays.
+                    drain.reached(drain::Phase::Forced).await;
+                    return Ok(());
+                }
+                let config = Arc::clone(&live.borrow_and_update());
+                peers.send_replace(Arc::new(settings::peers(&config)));
+                zone.send_replace(settings::zone(&config));
+            }
+            () = drain.reached(drain::Phase::Forced) => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,514 @@
+//! The planner: the one task that owns [`Inputs`] and publishes the route table.
+//!
+//! Facts come in from every edge; what they mean is decided by `health`, `catalog` and `routes`.
+//! A change is published at once, but never more often than every [`PUBLISH_EVERY`]; nothing is
+//! published when nothing changed. Disk is written by another task ([`super::saver`]), so a slow
+//! disk delays new addresses, never failover.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+
+use super::saved;
+use super::saver::{Job, Saved};
+use super::status::SourceStatus;
+use crate::catalog::{Assembly, LocalCatalog, ServiceType, SourceUpdate};
+use crate::clock;
+use crate::config::Config;
+use crate::drain;
+use crate::health::{Fact, Health, PeerState, PeerView};
+use crate::model::{ClusterId, Locality, ServiceKey};
+use crate::peering;
+use crate::routes::{Inputs, PeerInput, RouteTable, TableWriter, plan, replan};
+use crate::vips;
+
+/// The shortest time between two published tables.
+const PUBLISH_EVERY: Duration = Duration::from_millis(100);
+/// Changes that only people see (round trips, loss) are published this often.
+const REFRESH_EVERY: Duration = Duration::from_secs(1);
+/// The shortest time between two saves of the peers' catalogs.
+const SAVE_EVERY: Duration = Duration::from_secs(2);
+/// Facts taken in one turn.
+const FACTS_AT_ONCE: usize = 256;
+/// A peer without a catalog delays readiness no longer than this.
+const SYNC_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the planner listens to.
+#[derive(Debug)]
+pub(super) struct Feeds {
+    pub(super) source: mpsc::Receiver<SourceUpdate>,
+    pub(super) peering: mpsc::Receiver<peering::Event>,
+    pub(super) facts: mpsc::Receiver<Fact>,
+    pub(super) saved: mpsc::Receiver<Saved>,
+    pub(super) config: watch::Receiver<Arc<Config>>,
+}
+
+/// Where the planner tells what it decided.
+#[derive(Debug)]
+pub(super) struct Outlets {
+    pub(super) table: TableWriter,
+    pub(super) changed: watch::Sender<u64>,
+    pub(super) local: watch::Sender<Arc<LocalCatalog>>,
+    pub(super) source: watch::Sender<SourceStatus>,
+    pub(super) ready: watch::Sender<bool>,
+    pub(super) save: mpsc::Sender<Job>,
+    pub(super) down: watch::Sender<Arc<peering::DownReplicas>>,
+}
+
+/// Which routes have to be decided again.
+#[derive(Debug, PartialEq, Eq)]
+enum Dirty {
+    /// None.
+    Nothing,
+    /// None, but what people see of the peers changed.
+    Figures,
+    /// These (possibly none), and what the gateway reads of the peers.
+    Some(BTreeSet<ServiceKey>),
+    /// All.
+    All,
+}
+
+impl Dirty {
+    fn add(&mut self, keys: impl IntoIterator<Item = ServiceKey>) {
+        match self {
+            Self::All => {}
+            Self::Some(set) => set.extend(keys),
+            Self::Nothing | Self::Figures => *self = Self::Some(keys.into_iter().collect()),
+        }
+    }
+
+    fn figures(&mut self) {
+        if *self == Self::Nothing {
+            *self = Self::Figures;
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Planner {
+    inputs: Inputs,
+    assembly: Assembly,
+    health: Health,
+    vips: vips::Allocator,
+    table: Arc<RouteTable>,
+    dirty: Dirty,
+    published: Instant,
+    views: BTreeMap<ClusterId, PeerView>,
+    /// Addresses that were assigned but are not yet written down.
+    unwritten: bool,
+    writing: bool,
+    catalogs_changed: bool,
+    catalogs_saved: Instant,
+    out: Outlets,
+}
+
+impl Planner {
+    /// A planner that goes on from what was planned before the table was first published.
+    pub(super) fn new(start: Start, out: Outlets) -> Self {
+        let now = clock::now();
+        Self {
+            inputs: start.inputs,
+            assembly: start.assembly,
+            health: start.health,
+            vips: start.vips,
+            table: start.table,
+            dirty: Dirty::All,
+            published: now,
+            views: BTreeMap::new(),
+            unwritten: false,
+            writing: false,
+            catalogs_changed: false,
+            catalogs_saved: now,
+            out,
+        }
+    }
+
+    /// Runs until shutdown is forced.
+    pub(super) async fn run(
+        mut self,
+        mut feeds: Feeds,
+        mut drain: drain::Watch,
+    ) -> anyhow::Result<()> {
+        let mut facts = Vec::with_capacity(FACTS_AT_ONCE);
+        self.check_ready();
+        loop {
+            let wake = tokio::time::sleep_until(self.next_wake().into());
+            tokio::select! {
+                Some(update) = feeds.source.recv() => self.take_source(update),
+                Some(event) = feeds.peering.recv() => self.take_peering(event),
+                Some(saved) = feeds.saved.recv() => self.take_saved(saved),
+                count = feeds.facts.recv_many(&mut facts, FACTS_AT_ONCE), if count_open(&feeds) => {
+                    if count > 0 {
+                        for fact in facts.drain(..) {
+                            self.health.observe(&fact, clock::now());
+                        }
+                    }
+                }
+                Ok(()) = feeds.config.changed() => {
+                    let config = Arc::clone(&feeds.config.borrow_and_update());
+                    self.take_config(&config);
+                }
+                () = wake => {}
+                () = drain.reached(drain::Phase::Forced) => return Ok(()),
+            }
+            let now = clock::now();
+            self.health.tick(now);
+            self.take_views(now);
+            self.check_ready();
+            self.publish_if_due(now);
+            self.save_if_due(now);
+        }
+    }
+
+    fn next_wake(&self) -> Instant {
+        let mut wake = clock::now() + REFRESH_EVERY;
+        if let Some(health) = self.health.next_wake() {
+            wake = wake.min(health);
+        }
+        if let Some(due) = self.publish_due() {
+            wake = wake.min(due);
+        }
+        wake
+    }
+
+    fn publish_due(&self) -> Option<Instant> {
+        match self.dirty {
+            Dirty::Nothing => None,
+            Dirty::Figures => Some(self.published + REFRESH_EVERY),
+            Dirty::Some(_) | Dirty::All => Some(self.published + PUBLISH_EVERY),
+        }
+    }
+
+    fn take_source(&mut self, update: SourceUpdate) {
+        match update {
+            SourceUpdate::Changed(events) => {
+                let changed = self.assembly.apply(events);
+                if !changed.is_empty() {
+                    self.dirty.add(changed);
+                    self.publish_local(true);
+                }
+                self.out.source.send_modify(SourceStatus::read);
+            }
+            SourceUpdate::Synced => {
+                self.publish_local(true);
+                self.out.source.send_modify(SourceStatus::synced);
+            }
+            SourceUpdate::Failed { error } => {
+                tracing::warn!(%error, "source refused a change; the last good state stays");
+                self.out.source.send_modify(|status| status.failed(error));
+            }
+            SourceUpdate::Recovered => self.out.source.send_modify(SourceStatus::recovered),
+        }
+    }
+
+    fn publish_local(&mut self, synced: bool) {
+        let catalog = Arc::new(LocalCatalog {
+            revision: self.inputs.local.revision + 1,
+            synced,
+            exports: self.assembly.exports(),
+        });
+        self.inputs.local = Arc::clone(&catalog);
+        self.out.local.send_replace(catalog);
+        self.dirty.add([]);
+    }
+
+    fn take_peering(&mut self, event: peering::Event) {
+        use peering::Event;
+        let now = clock::now();
+        match event {
+            Event::Catalog { peer, catalog, revision } => {
+                self.take_catalog(&peer, catalog, revision)
+            }
+            Event::Sessions { peer, count } => {
+                self.with_peer(&peer, |input| input.sessions = count);
+                self.dirty.figures();
+            }
+            Event::Addresses { peer, addresses } => {
+                self.with_peer(&peer, |input| input.addresses = addresses);
+                self.dirty.add([]);
+            }
+            Event::Draining { peer, replica, draining } => {
+                self.health.observe(&Fact::Draining { peer, replica, draining, at: now }, now);
+            }
+            Event::Trouble { peer, error } => {
+                self.with_peer(&peer, |input| input.last_error = Some(error.into()));
+                self.dirty.figures();
+            }
+            Event::Cleared { peer } => {
+                self.with_peer(&peer, |input| input.last_error = None);
+                self.dirty.figures();
+            }
+            Event::Gone { peer } => self.forget(&peer),
+        }
+    }
+
+    fn take_catalog(
+        &mut self,
+        peer: &ClusterId,
+        catalog: Arc<crate::catalog::PeerCatalog>,
+        revision: u64,
+    ) {
+        let Some(input) = self.inputs.peers.get_mut(peer) else { return };
+        let old = std::mem::replace(&mut input.catalog, catalog);
+        input.revision = revision;
+        let new = &input.catalog;
+        if old.network != new.network || old.locality != new.locality {
+            self.dirty = Dirty::All;
+        } else {
+            self.dirty.add(difference(&old.exports, &new.exports));
+        }
+        self.catalogs_changed = true;
+    }
+
+    fn with_peer(&mut self, peer: &ClusterId, change: impl FnOnce(&mut PeerInput)) {
+        if let Some(input) = self.inputs.peers.get_mut(peer) {
+            change(input);
+        }
+    }
+
+    fn forget(&mut self, peer: &ClusterId) {
+        if self.inputs.peers.remove(peer).is_some() {
+            tracing::info!(%peer, "peer forgotten");
+            self.dirty = Dirty::All;
+            self.catalogs_changed = true;
+        }
+    }
+
+    fn take_config(&mut self, config: &Config) {
+        let wanted: BTreeSet<ClusterId> = config.peers.iter().map(|p| p.cluster.clone()).collect();
+        let gone: Vec<_> =
+            self.inputs.peers.keys().filter(|p| !wanted.contains(*p)).cloned().collect();
+        for peer in gone {
+            self.forget(&peer);
+        }
+        for peer in &wanted {
+            self.inputs.peers.entry(peer.clone()).or_default();
+        }
+        self.health.set_peers(&wanted, clock::now());
+        self.set_locality(config.locality.clone());
+        self.dirty = Dirty::All;
+    }
+
+    fn set_locality(&mut self, locality: Locality) {
+        self.inputs.locality = locality;
+    }
+
+    /// Takes over what health concludes; a route is planned again only where it depends on it.
+    fn take_views(&mut self, now: Instant) {
+        let views = self.health.views(now);
+        for (peer, view) in &views {
+            let before = self.views.get(peer);
+            if before == Some(view) {
+                continue;
+            }
+            if let Some(before) = before.filter(|before| before.state != view.state) {
+                tracing::info!(%peer, from = before.state.as_str(), to = view.state.as_str(), "peer state");
+            }
+            let Some(input) = self.inputs.peers.get_mut(peer) else { continue };
+            input.health = Some(view.clone());
+            if before.is_none_or(|before| routes_differ(before, view)) {
+                self.dirty.add(input.catalog.exports.keys().cloned());
+            } else if before.is_none_or(|before| replicas_differ(before, view)) {
+                self.dirty.add([]);
+            } else {
+                self.dirty.figures();
+            }
+        }
+        if self.views != views {
+            let down = down_replicas(&views);
+            self.out.down.send_if_modified(|current| {
+                let changed = **current != down;
+                if changed {
+                    *current = Arc::new(down);
+                }
+                changed
+            });
+        }
+        self.views = views;
+    }
+
+    fn publish_if_due(&mut self, now: Instant) {
+        if self.publish_due().is_none_or(|due| now < due) {
+            return;
+        }
+        let dirty = std::mem::replace(&mut self.dirty, Dirty::Nothing);
+        let figures = dirty == Dirty::Figures;
+        let mut table = match &dirty {
+            Dirty::All => plan(&self.inputs, now),
+            Dirty::Some(keys) => replan(&self.table, &self.inputs, keys, now),
+            Dirty::Nothing | Dirty::Figures => {
+                replan(&self.table, &self.inputs, &BTreeSet::new(), now)
+            }
+        };
+        let touched = match dirty {
+            Dirty::Some(keys) => keys,
+            _ => table.services.keys().chain(self.table.services.keys()).cloned().collect(),
+        };
+        if !figures {
+            self.assign_vips(&table, &touched);
+            keep_equal_routes(&self.table, &mut table);
+        }
+        table.revision = self.table.revision + u64::from(!figures);
+        self.table = Arc::new(table);
+        self.out.table.publish(Arc::clone(&self.table));
+        self.published = now;
+        if !figures {
+            self.out.changed.send_replace(self.table.revision);
+        }
+    }
+
+    /// Every ClusterSetIP import has addresses from the moment they are written down until it is
+    /// gone.
+    fn assign_vips(&mut self, table: &RouteTable, touched: &BTreeSet<ServiceKey>) {
+        for key in touched {
+            let wanted = table
+                .services
+                .get(key)
+                .is_some_and(|route| route.service_type == ServiceType::ClusterSetIp);
+            if wanted && self.vips.get(key).is_none() {
+                match self.vips.assign(key, clock::wall_ms()) {
+                    Ok(_) => self.unwritten = true,
+                    Err(error) => tracing::warn!(service = %key, %error, "no clusterset address"),
+                }
+            } else if !wanted && self.vips.get(key).is_some() {
+                self.vips.release(key, clock::wall_ms());
+                self.inputs.vips.remove(key);
+                self.unwritten = true;
+            }
+        }
+    }
+
+    fn save_if_due(&mut self, now: Instant) {
+        if self.writing {
+            return;
+        }
+        if self.unwritten {
+            let held = self.vips.held().map(|(key, ips)| (key.clone(), ips.to_vec())).collect();
+            let job = Job::Vips(Box::new(self.vips.saved()), held);
+            self.writing = self.out.save.try_send(job).is_ok();
+            self.unwritten = !self.writing;
+        } else if self.catalogs_changed && now >= self.catalogs_saved + SAVE_EVERY {
+            let job = Job::Peers(Box::new(saved::peers_of(&self.inputs)));
+            self.writing = self.out.save.try_send(job).is_ok();
+            self.catalogs_changed = !self.writing;
+            self.catalogs_saved = now;
+        }
+    }
+
+    fn take_saved(&mut self, saved: Saved) {
+        self.writing = false;
+        match saved {
+            Saved::Vips(written) => {
+                let fresh: Vec<_> = written
+                    .into_iter()
+                    .filter(|(key, ips)| self.inputs.vips.get(key) != Some(ips))
+                    .filter(|(key, ips)| self.vips.get(key) == Some(ips.as_slice()))
+                    .collect();
+                self.dirty.add(fresh.iter().map(|(key, _)| key.clone()));
+                self.inputs.vips.extend(fresh);
+            }
+            Saved::Peers => {}
+            Saved::Failed(job) => match job {
+                Job::Vips(..) => self.unwritten = true,
+                Job::Peers(_) => self.catalogs_changed = true,
+            },
+        }
+    }
+
+    /// Ready: the own source read, and each peer's catalog restored or received, or given up on.
+    fn check_ready(&mut self) {
+        if *self.out.ready.borrow() || !self.inputs.local.synced {
+            return;
+        }
+        let known = self.inputs.peers.values().all(|peer| peer.revision > 0);
+        if known || clock::now() >= self.inputs.started + SYNC_PATIENCE {
+            tracing::info!(services = self.table.services.len(), "ready");
+            self.out.ready.send_replace(true);
+            self.release_unused();
+        }
+    }
+
+    /// Addresses held since an earlier run by names that are gone now.
+    fn release_unused(&mut self) {
+        let names = &self.table.services;
+        let gone: Vec<_> = self
+            .vips
+            .held()
+            .map(|(key, _)| key)
+            .filter(|key| !names.contains_key(*key))
+            .cloned()
+            .collect();
+        for key in gone {
+            self.vips.release(&key, clock::wall_ms());
+            self.inputs.vips.remove(&key);
+            self.unwritten = true;
+        }
+    }
+}
+
+/// What the planner starts from: planned once before anything is served.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) inputs: Inputs,
+    pub(super) assembly: Assembly,
+    pub(super) health: Health,
+    pub(super) vips: vips::Allocator,
+    pub(super) table: Arc<RouteTable>,
+}
+
+fn count_open(feeds: &Feeds) -> bool {
+    !feeds.facts.is_closed() || !feeds.facts.is_empty()
+}
+
+/// Whether what orders candidates changed.
+fn routes_differ(before: &PeerView, now: &PeerView) -> bool {
+    let share = |view: &PeerView| view.replicas.first().map(|replica| replica.slow_start);
+    before.state != now.state
+        || before.since != now.since
+        || before.ranking_rtt != now.ranking_rtt
+        || share(before) != share(now)
+}
+
+/// Whether what the gateway obeys changed: replicas, their pace, streams to ask or to end.
+fn replicas_differ(before: &PeerView, now: &PeerView) -> bool {
+    before.replicas.len() != now.replicas.len()
+        || before.replicas.iter().zip(&now.replicas).any(|(a, b)| {
+            a.target != b.target
+                || a.state != b.state
+                || a.pace != b.pace
+                || a.ask_streams != b.ask_streams
+                || a.reset_unheard_since != b.reset_unheard_since
+        })
+}
+
+fn down_replicas(views: &BTreeMap<ClusterId, PeerView>) -> peering::DownReplicas {
+    let replicas = views.values().flat_map(|view| &view.replicas);
+    replicas
+        .filter(|replica| replica.state == PeerState::Down)
+        .map(|replica| (replica.target.peer.clone(), replica.target.replica))
+        .collect()
+}
+
+/// Names whose record is new, gone or another.
+fn difference<T: PartialEq>(
+    old: &BTreeMap<ServiceKey, Arc<T>>,
+    new: &BTreeMap<ServiceKey, Arc<T>>,
+) -> Vec<ServiceKey> {
+    let same = |a: Option<&Arc<T>>, b: &Arc<T>| a.is_some_and(|a| Arc::ptr_eq(a, b) || a == b);
+    let changed = new.iter().filter(|(key, export)| !same(old.get(*key), export));
+    let gone = old.keys().filter(|key| !new.contains_key(*key));
+    changed.map(|(key, _)| key).chain(gone).cloned().collect()
+}
+
+/// Keeps the old allocation of every route that did not change, so that readers which compare by
+/// pointer see only what did.
+fn keep_equal_routes(old: &RouteTable, new: &mut RouteTable) {
+    for (key, route) in &mut new.services {
+        if let Some(before) = old.services.get(key).filter(|before| *before == route) {
+            *route = Arc::clone(before);
+        }
+    }
+}

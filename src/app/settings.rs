@@ -1,0 +1,107 @@
+//! From the one checked configuration to each module's own.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use crate::config::{Config, Source};
+use crate::model::{ClusterId, ReplicaId};
+use crate::zone::ZoneConfig;
+use crate::{admin, dns, files, gateway, peering, tls};
+
+pub(super) fn trust(config: &Config) -> tls::Config {
+    tls::Config {
+        cluster: config.cluster.clone(),
+        clusterset: config.clusterset.clone(),
+        dir: config.trust_dir.clone(),
+    }
+}
+
+pub(super) fn files(config: &Config) -> files::Config {
+    let Source::Files(dir) = &config.source;
+    files::Config { dir: dir.clone() }
+}
+
+/// Shown by `/state`.
+pub(super) fn source_kind(config: &Config) -> &'static str {
+    match config.source {
+        Source::Files(_) => "files",
+    }
+}
+
+pub(super) fn zone(config: &Config) -> ZoneConfig {
+    ZoneConfig {
+        zone: config.clusterset.clone(),
+        ttl_seconds: u32::try_from(config.dns.ttl.as_secs()).unwrap_or(u32::MAX),
+    }
+}
+
+pub(super) fn dns(config: &Config) -> dns::Config {
+    dns::Config {
+        listen: config.dns.listen.clone(),
+        zone: zone(config),
+        allow: config.dns.allow.clone(),
+        forwarders: config.dns.forwarders.clone(),
+        tcp_per_source: config.dns.tcp_per_source,
+        tcp_total: dns::DEFAULT_TCP_TOTAL,
+    }
+}
+
+pub(super) fn admin(config: &Config) -> admin::Config {
+    admin::Config { listen: config.admin.listen, probes: config.admin.probes }
+}
+
+pub(super) fn gateway(config: &Config) -> gateway::Config {
+    gateway::Config { outbound: config.gateway.outbound, ..gateway::Config::default() }
+}
+
+pub(super) fn peering(
+    config: &Config,
+    replica: ReplicaId,
+    listening: &[SocketAddr],
+) -> peering::Config {
+    peering::Config {
+        cluster: config.cluster.clone(),
+        replica,
+        network: config.network.clone(),
+        locality: config.locality.clone(),
+        advertise: config.gateway.advertise.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        own_ranges: own_ranges(config, listening),
+    }
+}
+
+pub(super) fn peers(config: &Config) -> Vec<peering::PeerConfig> {
+    config
+        .peers
+        .iter()
+        .map(|peer| peering::PeerConfig {
+            cluster: peer.cluster.clone(),
+            addresses: peer.addresses.clone(),
+            networks: peer.networks.clone(),
+            namespaces: peer.namespaces.clone(),
+        })
+        .collect()
+}
+
+pub(super) fn peer_names(config: &Config) -> BTreeSet<ClusterId> {
+    config.peers.iter().map(|peer| peer.cluster.clone()).collect()
+}
+
+/// Where no peer's endpoint may lie: our clusterset addresses and our listeners.
+fn own_ranges(config: &Config, listening: &[SocketAddr]) -> Vec<IpNet> {
+    let listeners = listening
+        .iter()
+        .chain(&config.dns.listen)
+        .chain([&config.admin.listen])
+        .chain(&config.admin.probes)
+        .map(SocketAddr::ip)
+        .filter(|address| !address.is_unspecified())
+        .map(host);
+    config.vips.iter().copied().chain(listeners).collect()
+}
+
+fn host(address: IpAddr) -> IpNet {
+    IpNet::from(address)
+}

@@ -1,0 +1,372 @@
+//! One attempt at one candidate: a connection, `OPEN`, and what became of it.
+//!
+//! An attempt that lost its race is not dropped but wound up as a [`Loose`] end: it sends
+//! `CANCEL`, waits for the answer, and gives its connection back to the pool.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::pool::Tunnel;
+use super::race::{self, Way};
+use super::role::Event;
+use crate::clock;
+use crate::health::{DialFault, Target};
+use crate::model::{ClusterId, PortKey, ServiceKey};
+use crate::tls::Kind;
+use crate::wire::frame::{Asked, Client, Control, Open, Verdict};
+
+/// Shortest and longest wait for any sign of life, in which 4 round trips fit.
+const SIGN_OF_LIFE: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(1));
+/// How long a cancelled stream may stay unanswered by a connection that lives.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a fresh connection may take to say `READY`.
+const READY_PATIENCE: Duration = Duration::from_secs(3);
+/// Number of the ping that asks beside an unanswered `OPEN`.
+const BESIDE_OPEN: u64 = 1;
+
+/// A future that winds up a lost attempt.
+pub(super) type Loose = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What the stream is for.
+#[derive(Debug, Clone)]
+pub(super) struct Wish {
+    /// The service.
+    pub(super) key: ServiceKey,
+    /// Its port.
+    pub(super) port: PortKey,
+    /// The client's address.
+    pub(super) client: SocketAddr,
+    /// Joins the access lines of all gateways on the way.
+    pub(super) trace: [u8; 16],
+    /// When the client is given up.
+    pub(super) deadline: Instant,
+}
+
+/// What became of an attempt.
+#[derive(Debug)]
+pub(super) enum Tried {
+    /// The peer connected its backend.
+    Accepted(Tunnel, Target),
+    /// The own cluster's backend is connected.
+    Local(TcpStream),
+    /// Refused, and why.
+    Refused(Verdict),
+    /// Lost or silent before `REPLY`.
+    Lost,
+    /// Given up, and the peer knows.
+    Cancelled,
+}
+
+/// An attempt at a peer, prepared.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    shared: Arc<Shared>,
+    peer: ClusterId,
+    wish: Arc<Wish>,
+    rtt: Option<Duration>,
+    spare: Option<Tunnel>,
+    addresses: Vec<SocketAddr>,
+    cancel: CancellationToken,
+}
+
+impl Attempt {
+    /// Takes a spare, if there is one; else the attempt will dial. `None`: no address is known.
+    pub(super) fn prepare(
+        shared: &Arc<Shared>,
+        peer: &ClusterId,
+        wish: &Arc<Wish>,
+        rtt: Option<Duration>,
+        cancel: CancellationToken,
+    ) -> Option<(Self, Way)> {
+        let choice = shared.choose(peer);
+        let spare = shared.pool.take(peer, &choice.targets);
+        let way = if spare.is_some() { Way::Spare } else { Way::Dialled };
+        if choice.addresses.is_empty() && spare.is_none() {
+            return None;
+        }
+        if way == Way::Dialled {
+            shared.metrics.pool_misses.with_label_values(&[peer.as_str()]).inc();
+        }
+        let (shared, wish) = (Arc::clone(shared), Arc::clone(wish));
+        let (peer, addresses) = (peer.clone(), choice.addresses);
+        Some((Self { shared, peer, wish, rtt, spare, addresses, cancel }, way))
+    }
+
+    /// Runs it to its end. A reused connection that is lost before `REPLY` says nothing about
+    /// the peer: it is asked again over a fresh one.
+    pub(super) async fn run(mut self) -> Tried {
+        if let Some(spare) = self.spare.take() {
+            match self.ask(spare).await {
+                Asking::Lost => {}
+                Asking::Silent => return Tried::Lost,
+                Asking::Done(tried) => return tried,
+            }
+        }
+        if self.cancel.is_cancelled() {
+            return Tried::Cancelled;
+        }
+        let Some(fresh) = self.dial().await else { return Tried::Lost };
+        if self.cancel.is_cancelled() {
+            // Not wasted: it becomes a spare.
+            self.shared.stock_spare(fresh).await;
+            return Tried::Cancelled;
+        }
+        match self.ask(fresh).await {
+            Asking::Lost | Asking::Silent => Tried::Lost,
+            Asking::Done(tried) => tried,
+        }
+    }
+
+    async fn dial(&self) -> Option<Tunnel> {
+        let address = *self.addresses.first()?;
+        self.shared.dial(&self.peer, address).await
+    }
+
+    /// Sends `OPEN` and waits for what becomes of it.
+    async fn ask(&self, conn: Tunnel) -> Asking {
+        let mut asking = Question::new(self, conn);
+        let mut payload = Vec::new();
+        loop {
+            let next = asking.next_look();
+            tokio::select! {
+                event = asking.conn.event(&mut payload) => {
+                    payload.clear();
+                    let done = match event {
+                        Ok(event) => asking.on_event(event),
+                        Err(error) => Some(asking.on_loss(&error)),
+                    };
+                    if let Some(what) = done {
+                        return asking.finish(what);
+                    }
+                }
+                () = self.cancel.cancelled(), if asking.cancelled.is_none() => asking.cancel(),
+                () = tokio::time::sleep_until(next.into()) => {
+                    if let Some(what) = asking.on_look(clock::now()) {
+                        return asking.finish(what);
+                    }
+                }
+            }
+        }
+    }
+}
+
+enum Asking {
+    /// The connection was lost.
+    Lost,
+    /// Nothing at all came back.
+    Silent,
+    Done(Tried),
+}
+
+/// What ended a question.
+#[derive(Clone, Copy)]
+enum What {
+    Reply(Verdict),
+    Cancelled,
+    Lost,
+    Silent,
+}
+
+/// An `OPEN` under way.
+struct Question<'a> {
+    attempt: &'a Attempt,
+    conn: Tunnel,
+    asked: Instant,
+    cancelled: Option<Instant>,
+    /// The ping beside the `OPEN` is sent.
+    pinged: bool,
+}
+
+impl<'a> Question<'a> {
+    fn new(attempt: &'a Attempt, mut conn: Tunnel) -> Self {
+        let asked = clock::now();
+        let wish = &attempt.wish;
+        if let Some(stream) = conn.role().open() {
+            let left = wish.deadline.saturating_duration_since(asked).as_millis();
+            conn.queue(&Control::Open(Open {
+                stream,
+                asked: Asked::Port(wish.key.clone(), wish.port),
+                hops: 0,
+                client: Client { address: Some(wish.client), ..Client::default() },
+                trace: wish.trace,
+                deadline_ms: u32::try_from(left).unwrap_or(u32::MAX),
+            }));
+        }
+        Self { attempt, conn, asked, cancelled: None, pinged: false }
+    }
+
+    fn life(&self) -> Duration {
+        let (least, most) = SIGN_OF_LIFE;
+        (self.attempt.rtt.unwrap_or_default() * 4).clamp(least, most)
+    }
+
+    /// When silence is looked at next.
+    fn next_look(&self) -> Instant {
+        if let Some(cancelled) = self.cancelled {
+            let heard_since = self.conn.heard > cancelled;
+            return cancelled + if heard_since { CANCEL_PATIENCE } else { SIGN_OF_LIFE.1 };
+        }
+        let patience = race::patience(self.attempt.rtt, Way::Spare);
+        if !self.pinged {
+            self.asked + patience
+        } else if self.is_silent() {
+            self.asked + patience + self.life()
+        } else {
+            // It lives and takes its time; the race decides how long to wait.
+            self.attempt.wish.deadline.max(self.asked) + CANCEL_PATIENCE
+        }
+    }
+
+    fn is_silent(&self) -> bool {
+        self.conn.heard <= self.asked
+    }
+
+    fn on_look(&mut self, now: Instant) -> Option<What> {
+        if let Some(cancelled) = self.cancelled {
+            let silent = self.conn.heard <= cancelled;
+            return Some(if silent { What::Silent } else { What::Lost });
+        }
+        if !self.pinged {
+            self.pinged = true;
+            self.conn.queue(&Control::Ping(BESIDE_OPEN));
+            return None;
+        }
+        let patience = race::patience(self.attempt.rtt, Way::Spare) + self.life();
+        let silent = self.is_silent() && now >= self.asked + patience;
+        silent.then_some(What::Silent)
+    }
+
+    fn cancel(&mut self) {
+        self.cancelled = Some(clock::now());
+        let cancel = self.conn.role().cancel();
+        self.conn.queue_some(cancel);
+    }
+
+    fn on_event(&mut self, event: Event) -> Option<What> {
+        match event {
+            Event::Ready => {
+                if let Some(target) = self.conn.target() {
+                    self.attempt.shared.news.seen(target);
+                }
+                None
+            }
+            Event::Reply(verdict) => Some(What::Reply(verdict)),
+            Event::Cancelled(_) => Some(What::Cancelled),
+            Event::Reset => Some(What::Lost),
+            Event::Drain => {
+                self.attempt.shared.note_draining(&mut self.conn);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Before `READY` it counts against the address; a reused connection counts for nothing.
+    fn on_loss(&mut self, error: &super::conn::Error) -> What {
+        tracing::debug!(peer = %self.attempt.peer, %error, "lost before the reply");
+        if self.conn.role().ready().is_none() {
+            let Attempt { shared, peer, .. } = self.attempt;
+            shared.news.dial_failed(peer, self.conn.address, DialFault::Refused);
+        }
+        What::Lost
+    }
+
+    fn finish(mut self, what: What) -> Asking {
+        let shared = &self.attempt.shared;
+        let target = self.conn.target();
+        match (what, target) {
+            (What::Lost, _) => Asking::Lost,
+            (What::Silent, Some(target)) => {
+                shared.news.unanswered(target.clone());
+                shared.pool.challenge(&target);
+                Asking::Silent
+            }
+            (What::Silent, None) => {
+                let peer = &self.attempt.peer;
+                shared.news.dial_failed(peer, self.conn.address, DialFault::Timeout);
+                Asking::Silent
+            }
+            (What::Reply(_) | What::Cancelled, None) => Asking::Lost,
+            (What::Reply(Verdict::Accepted), Some(target)) => {
+                shared.news.replied(&target);
+                Asking::Done(Tried::Accepted(self.conn, target))
+            }
+            (What::Reply(verdict), Some(target)) => {
+                shared.news.replied(&target);
+                if verdict == Verdict::Draining {
+                    self.conn.draining = true;
+                    shared.note_draining(&mut self.conn);
+                }
+                shared.pool.put(self.conn);
+                Asking::Done(Tried::Refused(verdict))
+            }
+            (What::Cancelled, Some(target)) => {
+                shared.news.replied(&target);
+                shared.pool.put(self.conn);
+                Asking::Done(Tried::Cancelled)
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Dials a peer's data port; a failure is told to health.
+    pub(super) async fn dial(&self, peer: &ClusterId, address: SocketAddr) -> Option<Tunnel> {
+        match self.dialer.dial(peer, address, Kind::Data).await {
+            Ok(dialed) => Some(Tunnel::new(dialed.stream, dialed.peer, address)),
+            Err(error) => {
+                tracing::debug!(%peer, %address, %error, "dial failed");
+                self.news.dial_failed(peer, address, error.fault());
+                None
+            }
+        }
+    }
+
+    /// Waits for a fresh connection's `READY`; `None` if it never comes.
+    pub(super) async fn ready(&self, conn: &mut Tunnel) -> Option<Target> {
+        let mut payload = Vec::new();
+        let waited = tokio::time::timeout(READY_PATIENCE, async {
+            loop {
+                match conn.event(&mut payload).await {
+                    Ok(Event::Ready) => return Ok(()),
+                    Ok(_) => {}
+                    Err(_) => return Err(DialFault::Refused),
+                }
+            }
+        });
+        match waited.await.unwrap_or(Err(DialFault::Timeout)) {
+            Ok(()) => {
+                let target = conn.target()?;
+                self.news.seen(target.clone());
+                Some(target)
+            }
+            Err(fault) => {
+                self.news.dial_failed(conn.peer.cluster(), conn.address, fault);
+                None
+            }
+        }
+    }
+
+    /// Makes a fresh connection a spare, once it has said `READY`.
+    pub(super) async fn stock_spare(&self, mut conn: Tunnel) {
+        if self.ready(&mut conn).await.is_some() {
+            self.pool.put(conn);
+        }
+    }
+
+    /// The replica at the other end asked for no new streams.
+    pub(super) fn note_draining(&self, conn: &mut Tunnel) {
+        if let Some(target) = conn.target()
+            && self.pool.note_draining(&target.peer, target.replica)
+        {
+            tracing::info!(peer = %target.peer, replica = %target.replica, "the peer's replica drains");
+            self.news.draining(&target.peer, target.replica);
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The byte pump between an application's connection and a tunnel, both ways at once.
+//!
+//! A direction is read only while nothing read before waits to be written, so a slow receiver
+//! holds back its sender and nobody else. Half-close passes through each way on its own.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use tokio::net::TcpStream;
+
+use super::conn::{self, Conn};
+use super::ends;
+use super::memory::{Budget, SMALL_CHUNK, Share, with_scratch};
+use super::role::{Event, Role};
+use crate::wire::frame::{HEADER_OCTETS, Header, MAX_PAYLOAD};
+
+/// How a stream ended.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// FIN both ways; the tunnel is idle again.
+    Clean,
+    /// The application's connection broke.
+    AppBroken,
+    /// The other gateway reset the stream.
+    Reset,
+    /// The tunnel broke.
+    Lost(conn::Error),
+}
+
+/// What a poll came to.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// The application sent FIN: from now on only its socket's error state tells of a reset.
+    AppFinished,
+    /// The stream ended.
+    Done(Outcome),
+}
+
+/// One stream in motion.
+#[derive(Debug)]
+pub(super) struct Pump<'a, R> {
+    app: &'a TcpStream,
+    conn: &'a mut Conn<R>,
+    budget: &'a Budget,
+    to_tunnel: Share,
+    to_app: Share,
+    /// Read from the tunnel, not yet taken by the application.
+    pending: Vec<u8>,
+    taken: usize,
+    app_finished: bool,
+    app_broken: bool,
+    fin_delivered: bool,
+    /// Octets from the application to the tunnel.
+    pub(super) sent: u64,
+    /// Octets from the tunnel to the application.
+    pub(super) received: u64,
+}
+
+impl<'a, R: Role> Pump<'a, R> {
+    /// A pump for the stream that is open on `conn`.
+    pub(super) fn new(app: &'a TcpStream, conn: &'a mut Conn<R>, budget: &'a Budget) -> Self {
+        Self {
+            app,
+            conn,
+            budget,
+            to_tunnel: budget.share(),
+            to_app: budget.share(),
+            pending: Vec::new(),
+            taken: 0,
+            app_finished: false,
+            app_broken: false,
+            fin_delivered: false,
+            sent: 0,
+            received: 0,
+        }
+    }
+
+    /// The tunnel's connection.
+    pub(super) fn conn(&mut self) -> &mut Conn<R> {
+        self.conn
+    }
+
+    /// Whether only the application's error state can still tell of its reset.
+    pub(super) fn watches_errors(&self) -> bool {
+        self.app_finished && !self.app_broken
+    }
+
+    /// Whether the other side's FIN was passed on to the application.
+    pub(super) fn fin_delivered(&self) -> bool {
+        self.fin_delivered
+    }
+
+    /// What the application has not taken yet.
+    pub(super) fn into_pending(mut self) -> Vec<u8> {
+        self.pending.split_off(self.taken)
+    }
+
+    /// Moves what can be moved.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        if let Poll::Ready(outcome) = self.poll_to_app(cx) {
+            return Poll::Ready(Step::Done(outcome));
+        }
+        self.poll_to_tunnel(cx)
+    }
+
+    fn poll_to_app(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        loop {
+            if ready!(self.poll_pending(cx)).is_err() {
+                self.break_app();
+            }
+            if self.conn.is_idle() {
+                // Both FINs are exchanged; the last of ours leaves with the flush below.
+                return match ready!(self.conn.poll_flush(cx)) {
+                    Ok(()) => Poll::Ready(Outcome::Clean),
+                    Err(error) => Poll::Ready(Outcome::Lost(error.into())),
+                };
+            }
+            match ready!(self.poll_tunnel_event(cx)) {
+                Ok(Event::Fin) => {
+                    if !self.app_broken {
+                        ends::finish(self.app);
+                        self.fin_delivered = true;
+                    }
+                }
+                Ok(Event::Reset | Event::Cancelled(_)) => return Poll::Ready(Outcome::Reset),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Outcome::Lost(error)),
+            }
+        }
+    }
+
+    /// One event from the tunnel; payload goes straight to the application.
+    fn poll_tunnel_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, conn::Error>> {
+        with_scratch(|scratch| {
+            let event = ready!(self.conn.poll_event(cx, &mut scratch[..SMALL_CHUNK]))?;
+            if let Event::Payload(count) = event {
+                self.received += count as u64;
+                self.give_app(&scratch[..count]);
+            }
+            Poll::Ready(Ok(event))
+        })
+    }
+
+    fn give_app(&mut self, mut octets: &[u8]) {
+        if self.app_broken {
+            return;
+        }
+        match self.app.try_write(octets) {
+            Ok(count) => octets = &octets[count..],
+            Err(error) if is_passing(&error) => {}
+            Err(_) => return self.break_app(),
+        }
+        if !octets.is_empty() {
+            self.pending = octets.to_vec();
+            self.taken = 0;
+            self.to_app.set(octets.len());
+        }
+    }
+
+    fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.taken < self.pending.len() {
+            ready!(self.app.poll_write_ready(cx))?;
+            match self.app.try_write(&self.pending[self.taken..]) {
+                Ok(count) => self.taken += count,
+                Err(error) if is_passing(&error) => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        if !self.pending.is_empty() {
+            self.pending = Vec::new();
+            self.taken = 0;
+            self.to_app.set(0);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writing failed. What the application sent before is still read and passed on.
+    fn break_app(&mut self) {
+        self.app_broken = true;
+        self.pending = Vec::new();
+        self.taken = 0;
+        self.to_app.set(0);
+    }
+
+    fn poll_to_tunnel(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        loop {
+            if ready!(self.conn.poll_flush(cx)).is_err() {
+                // What was heard before is read first; the reading side will tell the end.
+                return Poll::Pending;
+            }
+            self.to_tunnel.set(0);
+            if self.app_finished {
+                return match self.app_broken {
+                    true => Poll::Ready(Step::Done(Outcome::AppBroken)),
+                    false => Poll::Pending,
+                };
+            }
+            if ready!(self.app.poll_read_ready(cx)).is_err() {
+                return Poll::Ready(Step::Done(Outcome::AppBroken));
+            }
+            if let Some(step) = self.take_chunk(cx) {
+                return Poll::Ready(step);
+            }
+        }
+    }
+
+    /// Reads from the application and writes one frame; `None` to go on.
+    fn take_chunk(&mut self, cx: &mut Context<'_>) -> Option<Step> {
+        let most = self.budget.chunk(MAX_PAYLOAD);
+        with_scratch(|scratch| match self.app.try_read(&mut scratch[HEADER_OCTETS..][..most]) {
+            Ok(0) if self.app_broken => Some(Step::Done(Outcome::AppBroken)),
+            Ok(0) => {
+                self.app_finished = true;
+                let fin = self.conn.role().fin();
+                self.conn.queue_some(fin);
+                Some(Step::AppFinished)
+            }
+            Ok(count) => {
+                scratch[..HEADER_OCTETS].copy_from_slice(&Header::payload(count));
+                self.sent += count as u64;
+                self.to_tunnel.set(count);
+                let frame = &scratch[..HEADER_OCTETS + count];
+                // A failure shows at the next flush.
+                let _at_the_flush = self.conn.write_payload(cx, frame);
+                None
+            }
+            Err(error) if is_passing(&error) => None,
+            Err(_) => Some(Step::Done(Outcome::AppBroken)),
+        })
+    }
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}

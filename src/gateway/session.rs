@@ -1,0 +1,330 @@
+//! One peer's connection: `READY`, then one stream after the other.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+
+use super::conn::Conn;
+use super::live::{self, Listed};
+use super::metrics::{Direction, Ending};
+use super::role::Event;
+use super::{Shared, backend, stream};
+use crate::catalog::{Caller, LocalExport};
+use crate::clock;
+use crate::drain::{Phase, Watch};
+use crate::model::{PortKey, ServiceKey};
+use crate::routes::RouteTable;
+use crate::tls;
+use crate::wire::frame::{Acceptor, Asked, Control, Open, Ready, Verdict};
+
+/// Gateways a stream may have passed.
+const MOST_HOPS: u32 = 2;
+/// Attempts at backends of one stream.
+const BACKEND_TRIES: u32 = 3;
+/// For all of them together, unless the opener waits for less.
+const BACKEND_TIME: Duration = Duration::from_secs(3);
+/// How long an idle connection stays open once no streams are served, for those that cross.
+const LAST_REFUSALS: Duration = Duration::from_secs(1);
+/// Octets an echo gives back before it has to end.
+const MOST_ECHO: usize = 64 * 1024;
+/// How often an idle connection's expiry is looked at.
+const EXPIRY_EVERY: Duration = Duration::from_secs(30);
+
+type Session = Conn<Acceptor>;
+
+/// Serves a peer's connection to its end.
+pub(super) async fn serve(shared: Arc<Shared>, accepted: tls::Accepted, drain: Watch) {
+    let tls::Accepted { peer, stream, remote, lease, .. } = accepted;
+    let mut conn = Session::new(stream, peer, remote);
+    conn.queue(&Control::Ready(Ready { replica: shared.replica }));
+    let mut drain = Draining { watch: drain, announced: false };
+    while let Some(open) = idle(&shared, &mut conn, &mut drain).await {
+        conn = match shared.answer(conn, *open, &mut drain).await {
+            Some(conn) => conn,
+            None => return drop(lease),
+        };
+    }
+    conn.close().await;
+    drop(lease);
+}
+
+/// The drain as one session sees it.
+struct Draining {
+    watch: Watch,
+    /// `DRAIN` was sent on this connection.
+    announced: bool,
+}
+
+impl Draining {
+    fn announce(&mut self, conn: &mut Session) {
+        if !self.announced && self.watch.phase() >= Phase::Announced {
+            self.announced = true;
+            conn.queue(&Control::Drain);
+        }
+    }
+}
+
+/// Waits for the next `OPEN`; `None` when the connection is to be closed.
+async fn idle(shared: &Shared, conn: &mut Session, drain: &mut Draining) -> Option<Box<Open>> {
+    let mut payload = Vec::new();
+    let mut generation = shared.trust.generation();
+    loop {
+        drain.announce(conn);
+        if is_expired(shared, conn) {
+            return None;
+        }
+        let (phase, mut watch) = (drain.watch.phase(), drain.watch.clone());
+        let next = match phase {
+            Phase::Serving => Phase::Announced,
+            Phase::Announced => Phase::Draining,
+            Phase::Draining | Phase::Forced => Phase::Forced,
+        };
+        let patience = if phase < Phase::Draining { EXPIRY_EVERY } else { LAST_REFUSALS };
+        tokio::select! {
+            event = conn.event(&mut payload) => {
+                payload.clear();
+                match event {
+                    Ok(Event::Open(open)) => return Some(open),
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::debug!(peer = %conn.peer.cluster(), %error, "connection closed");
+                        return None;
+                    }
+                }
+            }
+            () = watch.reached(next), if phase < Phase::Forced => {
+                if next == Phase::Forced {
+                    return None;
+                }
+            }
+            _ = generation.changed() => {}
+            () = tokio::time::sleep(patience) => {
+                if phase >= Phase::Draining {
+                    return None;
+                }
+            }
+        }
+        if phase == Phase::Forced {
+            return None;
+        }
+    }
+}
+
+/// Idle connections end with the leaf that made them, or the trust in it.
+fn is_expired(shared: &Shared, conn: &Session) -> bool {
+    let wall = clock::wall();
+    conn.peer.expires() <= wall || !shared.trust.still_trusts(&conn.peer)
+}
+
+/// What an `OPEN` is to be served with.
+enum Grant {
+    Backends(Arc<RouteTable>, ServiceKey, PortKey),
+    Echo,
+}
+
+impl Shared {
+    /// Serves one `OPEN`; the connection, where it can carry another.
+    async fn answer(&self, mut conn: Session, open: Open, drain: &mut Draining) -> Option<Session> {
+        let begun = clock::now();
+        let decided = match drain.watch.phase() {
+            Phase::Serving | Phase::Announced => self.decide(&conn, &open),
+            Phase::Draining | Phase::Forced => Err(Verdict::Draining),
+        };
+        let granted = match decided {
+            Ok(Grant::Echo) => return echo(conn).await,
+            Ok(Grant::Backends(table, key, port)) => {
+                let Ok(permit) = Arc::clone(&self.peers).try_acquire_owned() else {
+                    return self.refuse(conn, &open, Verdict::Overloaded, begun);
+                };
+                let dialled = self.dial_backend(&mut conn, &table, &key, port, &open).await;
+                (dialled, key, port, permit)
+            }
+            Err(verdict) => return self.refuse(conn, &open, verdict, begun),
+        };
+        let (dialled, key, port, _permit) = granted;
+        match dialled {
+            Dialled::Backend(socket) => {
+                let accepted = conn.role().reply(Verdict::Accepted);
+                conn.queue_some(accepted);
+                self.carry_in(conn, socket, (key, port), &open, drain, begun).await
+            }
+            Dialled::Refused(verdict) => self.refuse(conn, &open, verdict, begun),
+            Dialled::Cancelled => Some(conn),
+            Dialled::Lost => None,
+        }
+    }
+
+    /// Whether this caller may have what it asks for. A name that is not exported and one that
+    /// is not for this caller take the same way to the same answer.
+    fn decide(&self, conn: &Session, open: &Open) -> Result<Grant, Verdict> {
+        if open.asked == Asked::Echo {
+            return Ok(Grant::Echo);
+        }
+        let table = self.routes.load_full();
+        let Asked::Port(key, port) = &open.asked else { return Err(Verdict::NotExported) };
+        let caller = Caller {
+            cluster: conn.peer.cluster(),
+            namespace: open.client.namespace.as_deref(),
+            service_account: open.client.service_account.as_deref(),
+        };
+        let allows = |export: &Arc<LocalExport>| {
+            export.clusters.allows(caller.cluster)
+                && export.allow.allows(caller)
+                && export.export.port(*port).is_some()
+                && open.hops <= MOST_HOPS
+        };
+        match table.local_export(key).map(allows) {
+            Some(true) => Ok(Grant::Backends(Arc::clone(&table), key.clone(), *port)),
+            Some(false) | None => Err(Verdict::NotExported),
+        }
+    }
+
+    fn refuse(
+        &self,
+        mut conn: Session,
+        open: &Open,
+        verdict: Verdict,
+        begun: Instant,
+    ) -> Option<Session> {
+        let reply = conn.role().reply(verdict);
+        conn.queue_some(reply);
+        let ending = Ending::Refused(verdict);
+        let peer = conn.peer.cluster().as_str();
+        self.metrics.ended(Direction::Inbound, peer, ending, 0);
+        access_line(&conn, open, ending, 0, 0, begun);
+        Some(conn)
+    }
+
+    /// Connects a backend while listening for what the opener says meanwhile.
+    async fn dial_backend(
+        &self,
+        conn: &mut Session,
+        table: &RouteTable,
+        key: &ServiceKey,
+        port: PortKey,
+        open: &Open,
+    ) -> Dialled {
+        let none = Vec::new();
+        let backends = table.local_export(key).and_then(|e| e.backends.get(&port));
+        let is_allowed = |address: SocketAddr| !table.vips.contains_key(&address.ip());
+        let time = match open.deadline_ms {
+            0 => BACKEND_TIME,
+            ms => Duration::from_millis(ms.into()).min(BACKEND_TIME),
+        };
+        let dial = backend::connect(backends.unwrap_or(&none), is_allowed, BACKEND_TRIES, time);
+        tokio::pin!(dial);
+        let mut payload = Vec::new();
+        loop {
+            tokio::select! {
+                dialled = &mut dial => return match dialled {
+                    Ok(socket) => Dialled::Backend(socket),
+                    Err(verdict) => Dialled::Refused(verdict),
+                },
+                event = conn.event(&mut payload) => match event {
+                    Ok(Event::Cancelled(_)) => {
+                        // The answer leaves with the next read.
+                        return Dialled::Cancelled;
+                    }
+                    Ok(Event::Reset) | Err(_) => return Dialled::Lost,
+                    Ok(_) => payload.clear(),
+                },
+            }
+        }
+    }
+
+    async fn carry_in(
+        &self,
+        mut conn: Session,
+        socket: TcpStream,
+        port: (ServiceKey, PortKey),
+        open: &Open,
+        drain: &mut Draining,
+        begun: Instant,
+    ) -> Option<Session> {
+        let _open = self.metrics.open(Direction::Inbound);
+        let identity = conn.peer.clone();
+        let remote = conn.address;
+        let Listed { live, .. } =
+            &self.streams.list(Some(identity.clone()), live::Way::In, Some(port));
+        // Listed first: whoever announces after this tells the stream itself.
+        drain.announce(&mut conn);
+        let finished = stream::carry(socket, conn, live, &self.budget).await;
+        let octets = finished.sent + finished.received;
+        let peer = identity.cluster().as_str();
+        self.metrics.ended(Direction::Inbound, peer, finished.ending, octets);
+        let (sent, received) = (finished.sent, finished.received);
+        line(peer, remote, open, finished.ending, sent, received, begun);
+        finished.conn
+    }
+}
+
+enum Dialled {
+    Backend(TcpStream),
+    Refused(Verdict),
+    Cancelled,
+    Lost,
+}
+
+/// Gives back what a probe sends, within bounds.
+async fn echo(mut conn: Session) -> Option<Session> {
+    let accepted = conn.role().reply(Verdict::Accepted);
+    conn.queue_some(accepted);
+    let (mut payload, mut echoed) = (Vec::new(), 0);
+    while !conn.is_idle() {
+        match conn.event(&mut payload).await.ok()? {
+            Event::Payload(_) => {
+                echoed += payload.len();
+                if echoed > MOST_ECHO {
+                    return None;
+                }
+                conn.queue_payload(&payload);
+                payload.clear();
+            }
+            Event::Fin => {
+                let fin = conn.role().fin();
+                conn.queue_some(fin);
+            }
+            Event::Reset => return None,
+            _ => {}
+        }
+    }
+    Some(conn)
+}
+
+fn access_line(
+    conn: &Session,
+    open: &Open,
+    ending: Ending,
+    sent: u64,
+    received: u64,
+    begun: Instant,
+) {
+    line(conn.peer.cluster().as_str(), conn.address, open, ending, sent, received, begun);
+}
+
+/// One line per finished stream.
+fn line(
+    peer: &str,
+    remote: SocketAddr,
+    open: &Open,
+    ending: Ending,
+    sent: u64,
+    received: u64,
+    begun: Instant,
+) {
+    tracing::debug!(
+        direction = "inbound",
+        asked = ?open.asked,
+        client = ?open.client.address,
+        peer,
+        %remote,
+        result = ending.as_str(),
+        sent,
+        received,
+        seconds = (clock::now() - begun).as_secs_f64(),
+        trace = %format_args!("{:032x}", u128::from_be_bytes(open.trace)),
+        "stream"
+    );
+}

@@ -1,0 +1,116 @@
+//! One accepted stream from its first byte to its end: pumping, orders, honest ends.
+
+use std::future::poll_fn;
+use std::time::Instant;
+
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use super::conn::Conn;
+use super::ends;
+use super::live::{Cut, Live, Order};
+use super::memory::Budget;
+use super::metrics::Ending;
+use super::pump::{Outcome, Pump, Step};
+use super::role::Role;
+use crate::wire::frame::Control;
+
+/// Asks about an open stream; its own connection's `PONG` answers.
+const ASKING: u64 = 0;
+
+/// What is left of a finished stream.
+#[derive(Debug)]
+pub(super) struct Finished<R> {
+    /// How it ended.
+    pub(super) ending: Ending,
+    /// Octets from the application to the tunnel.
+    pub(super) sent: u64,
+    /// Octets from the tunnel to the application.
+    pub(super) received: u64,
+    /// The connection, where it can carry another stream.
+    pub(super) conn: Option<Conn<R>>,
+}
+
+enum End {
+    Of(Outcome),
+    Cut(Cut),
+}
+
+/// Carries a stream that was just accepted on `conn` to its end.
+pub(super) async fn carry<R: Role>(
+    app: TcpStream,
+    mut conn: Conn<R>,
+    live: &Live,
+    budget: &Budget,
+) -> Finished<R> {
+    conn.watch_acknowledgements(false);
+    let mut pump = Pump::new(&app, &mut conn, budget);
+    let end = run(&app, &mut pump, live).await;
+    let (sent, received) = (pump.sent, pump.received);
+    let fin_delivered = pump.fin_delivered();
+    let rest = pump.into_pending();
+    let finished = |ending, conn| Finished { ending, sent, received, conn };
+    match end {
+        End::Of(Outcome::Clean) => {
+            conn.watch_acknowledgements(true);
+            finished(Ending::Ok, Some(conn))
+        }
+        End::Of(Outcome::AppBroken) => {
+            ends::reset(app);
+            let reset = conn.role().reset();
+            conn.queue_some(reset);
+            conn.close().await;
+            finished(Ending::AppReset, None)
+        }
+        End::Of(Outcome::Reset) if fin_delivered && R::QUIET_AFTER_FIN => {
+            drop(conn);
+            ends::linger(app).await;
+            finished(Ending::PeerReset, None)
+        }
+        End::Of(Outcome::Reset) => {
+            drop(conn);
+            ends::deliver_and_reset(app, &rest).await;
+            finished(Ending::PeerReset, None)
+        }
+        End::Of(Outcome::Lost(error)) => {
+            tracing::debug!(%error, "the tunnel of an open stream was lost");
+            drop(conn);
+            ends::deliver_and_reset(app, &rest).await;
+            finished(Ending::PeerLost, None)
+        }
+        End::Cut(cut) => {
+            let reset = conn.role().reset();
+            conn.queue_some(reset);
+            let (_, ()) = tokio::join!(conn.close(), ends::deliver_and_reset(app, &rest));
+            finished(cut.into(), None)
+        }
+    }
+}
+
+async fn run<R: Role>(app: &TcpStream, pump: &mut Pump<'_, R>, live: &Live) -> End {
+    loop {
+        let watches_errors = pump.watches_errors();
+        tokio::select! {
+            step = poll_fn(|cx| {
+                let step = pump.poll(cx);
+                live.heard_at(heard(pump));
+                step
+            }) => match step {
+                Step::AppFinished => {}
+                Step::Done(outcome) => return End::Of(outcome),
+            },
+            order = live.ordered() => match order {
+                Order::Ask => pump.conn().queue(&Control::Ping(ASKING)),
+                Order::Drain => pump.conn().queue(&Control::Drain),
+                Order::Cut(cut) => return End::Cut(cut),
+            },
+            _ = app.ready(Interest::ERROR), if watches_errors => {
+                return End::Of(Outcome::AppBroken);
+            }
+        }
+    }
+}
+
+fn heard<R: Role>(pump: &mut Pump<'_, R>) -> Instant {
+    pump.conn().heard
+}

@@ -1,0 +1,133 @@
+//! A peer that follows a script on each connection.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::sites::Mesh;
+use crate::drain::{self, Trigger};
+use crate::gateway::conn::Conn;
+use crate::gateway::role::Event;
+use crate::model::ReplicaId;
+use crate::tls::{Handlers, Limits, Listener};
+use crate::wire::frame::{Acceptor, Control, Ready, Reply, Reset, ResetReason, Verdict};
+
+/// What a fake peer does with a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Script {
+    /// Ends it before `READY`.
+    CloseBeforeReady,
+    /// Says nothing at all.
+    Mute,
+    /// Says `READY`, then ends it.
+    CloseAfterReady,
+    /// Says `READY`, reads the `OPEN`, then ends it.
+    CloseAfterOpen,
+    /// Says `READY` and nothing more.
+    SilentAfterReady,
+    /// Resets the stream before a `REPLY`.
+    ResetAfterOpen,
+    /// Refuses.
+    Refuse(Verdict),
+    /// Sends half a `REPLY`, then ends it.
+    HalfAReply,
+    /// Sends what is no frame.
+    Nonsense,
+    /// Accepts, sends these octets, then ends it without FIN.
+    AcceptThenVanish(&'static [u8]),
+}
+
+pub(super) struct Fake {
+    pub(super) address: SocketAddr,
+    pub(super) replica: ReplicaId,
+    /// The scripts that were played, one for each `OPEN` or connection.
+    pub(super) played: mpsc::Receiver<()>,
+    pub(super) tasks: JoinSet<()>,
+    _trigger: Trigger,
+}
+
+impl Fake {
+    pub(super) fn start(mesh: &Mesh, name: &str, script: Script) -> Self {
+        let trust = mesh.trust(name);
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let listener = Listener::bind(any, trust, Limits::default()).unwrap();
+        let address = listener.local_addr();
+        let (trigger, drain) = drain::channel();
+        let (control, _) = mpsc::channel(1);
+        let (data, mut accepted) = mpsc::channel(64);
+        let (play, played) = mpsc::channel(1024);
+        let replica = ReplicaId::from_u64(rand::random());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            listener.run(Handlers { control, data }, drain).await.unwrap();
+        });
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Some(connection) = accepted.recv().await {
+                let conn = Conn::new(connection.stream, connection.peer, connection.remote);
+                connections.spawn(follow(script, conn, replica, play.clone()));
+            }
+        });
+        Self { address, replica, played, tasks, _trigger: trigger }
+    }
+}
+
+async fn follow(
+    script: Script,
+    mut conn: Conn<Acceptor>,
+    replica: ReplicaId,
+    play: mpsc::Sender<()>,
+) {
+    let played = || drop(play.try_send(()));
+    match script {
+        Script::CloseBeforeReady => return played(),
+        Script::Mute => {
+            played();
+            std::future::pending::<()>().await;
+        }
+        _ => {}
+    }
+    conn.queue(&Control::Ready(Ready { replica }));
+    conn.flush().await.unwrap();
+    if script == Script::CloseAfterReady {
+        return played();
+    }
+    let mut payload = Vec::new();
+    while let Ok(event) = conn.event(&mut payload).await {
+        let Event::Open(open) = event else { continue };
+        played();
+        let stream = open.stream;
+        match script {
+            Script::CloseAfterOpen => return,
+            Script::SilentAfterReady => std::future::pending::<()>().await,
+            Script::ResetAfterOpen => {
+                let reason = ResetReason::Aborted;
+                conn.queue(&Control::Reset(Reset { stream, reason }));
+                return conn.close().await;
+            }
+            Script::Refuse(verdict) => {
+                let reply = conn.role().reply(verdict);
+                conn.queue_some(reply);
+            }
+            Script::HalfAReply => {
+                let mut whole = Vec::new();
+                let verdict = Verdict::Accepted;
+                Control::Reply(Reply { stream, verdict }).encode(&mut whole);
+                conn.queue_raw(&whole[..whole.len() - 1]);
+                return conn.close().await;
+            }
+            Script::Nonsense => {
+                conn.queue_raw(&[0xbf, 0xff, 0xff, 0xff]);
+                return conn.close().await;
+            }
+            Script::AcceptThenVanish(octets) => {
+                let reply = conn.role().reply(Verdict::Accepted);
+                conn.queue_some(reply);
+                conn.queue_payload(octets);
+                return conn.close().await;
+            }
+            Script::CloseBeforeReady | Script::Mute | Script::CloseAfterReady => {}
+        }
+    }
+}
