@@ -462,11 +462,10 @@ pub(super) struct Start {
 
 /// Whether what orders candidates changed.
 fn routes_differ(before: &PeerView, now: &PeerView) -> bool {
-    let share = |view: &PeerView| view.replicas.first().map(|replica| replica.slow_start);
     before.state != now.state
         || before.since != now.since
         || before.ranking_rtt != now.ranking_rtt
-        || share(before) != share(now)
+        || before.share() != now.share()
 }
 
 /// Whether what the gateway obeys changed: replicas, their pace, streams to ask or to end.

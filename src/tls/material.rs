@@ -92,7 +92,8 @@ impl Own {
         }
     }
 
-    /// The same after a change of the folder; a leaf whose authority stayed is kept.
+    /// The same after a change of the folder; a leaf whose authority stayed is kept. An expired
+    /// pair does not replace a leaf that is still good: peers would refuse it.
     pub(super) fn reload(
         config: &Config,
         paths: &Paths,
@@ -102,7 +103,14 @@ impl Own {
         match Self::authority(paths, files)? {
             Some(authority) if before.authority.as_ref() == Some(&authority) => Ok(before.clone()),
             Some(authority) => Self::issue(config, authority),
-            None => Self::read(config, paths, files),
+            None => {
+                let (read, now) = (Self::read(config, paths, files)?, clock::wall());
+                if read.expires <= now && before.expires > now {
+                    let problem = "it has expired; put a current one there, or restore ca.key";
+                    return Err(Error::invalid(&paths.certificate, problem));
+                }
+                Ok(read)
+            }
         }
     }
 
