@@ -56,6 +56,7 @@ pub enum BuildError {
 ///
 /// # Errors
 /// Names what cannot be read or bound, and what to do; nothing is left running.
+#[allow(clippy::too_many_lines, reason = "the composition root: one block per module, in order")]
 pub async fn build(
     config: &Config,
     live: watch::Receiver<Arc<Config>>,
@@ -83,7 +84,7 @@ pub async fn build(
     let (locality_tx, locality) = watch::channel(config.locality.clone());
     let (zone_tx, zone) = watch::channel(settings::zone(config));
     let (dns_tx, dns_addresses) = watch::channel(Vec::new());
-    let (peers_tx, peers) = watch::channel(Arc::new(settings::peers(&config)));
+    let (peers_tx, peers) = watch::channel(Arc::new(settings::peers(config)));
     let (update_tx, updates) = mpsc::channel(EVENTS);
     let (event_tx, events) = mpsc::channel(EVENTS);
     let (fact_tx, facts) = mpsc::channel(FACTS);
@@ -101,7 +102,7 @@ pub async fn build(
             cluster: config.cluster.clone(),
             replica,
             routes: table.clone(),
-            changed: changed.clone(),
+            changed,
             dialer: dialer.clone(),
             trust: trust.clone(),
             facts: fact_tx,

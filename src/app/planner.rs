@@ -152,6 +152,10 @@ impl Planner {
                 () = wake => {}
                 () = drain.reached(drain::Phase::Forced) => return Ok(()),
             }
+            // What was seen before the tick counts before it.
+            while let Ok(fact) = feeds.facts.try_recv() {
+                self.health.observe(&fact, clock::now());
+            }
             let now = clock::now();
             self.health.tick(now);
             self.take_views(now);
@@ -369,9 +373,9 @@ impl Planner {
                 .services
                 .get(key)
                 .is_some_and(|route| route.service_type == ServiceType::ClusterSetIp);
-            if wanted && self.vips.get(key).is_none() {
+            if wanted {
                 match self.vips.assign(key, clock::wall_ms()) {
-                    Ok(_) => self.unwritten = true,
+                    Ok(ips) => self.unwritten |= self.inputs.vips.get(key) != Some(&ips),
                     Err(error) => tracing::warn!(service = %key, %error, "no clusterset address"),
                 }
             } else if !wanted && self.vips.get(key).is_some() {

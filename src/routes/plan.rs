@@ -26,7 +26,8 @@ pub fn plan(inputs: &Inputs, now: Instant) -> RouteTable {
         .into_iter()
         .filter_map(|key| Some((key.clone(), Arc::new(plan_service(inputs, key, now)?))))
         .collect();
-    table(inputs, services, now)
+    let vips = vips_of(&services);
+    table(inputs, services, vips, now)
 }
 
 /// Plans only the services named in `dirty` again; every other route is taken from `previous`.
@@ -44,7 +45,15 @@ pub fn replan(
             None => services.remove(key),
         };
     }
-    table(inputs, services, now)
+    let vips = if dirty.is_empty() { previous.vips.clone() } else { vips_of(&services) };
+    table(inputs, services, vips, now)
+}
+
+fn vips_of(services: &HashMap<ServiceKey, Arc<Route>>) -> BTreeMap<IpAddr, ServiceKey> {
+    services
+        .values()
+        .flat_map(|route| route.vips.iter().map(|vip| (*vip, route.key.clone())))
+        .collect()
 }
 
 /// The one function that decides a service's route: the gateway, DNS and `explain` all read what
@@ -213,20 +222,20 @@ fn direct(
     }
 }
 
-fn table(inputs: &Inputs, services: HashMap<ServiceKey, Arc<Route>>, now: Instant) -> RouteTable {
-    let vips = services
-        .values()
-        .flat_map(|route| route.vips.iter().map(|vip| (*vip, route.key.clone())))
-        .collect();
-    let peers =
-        inputs.peers.iter().map(|(id, peer)| (id.clone(), peer.status(inputs.started))).collect();
+fn table(
+    inputs: &Inputs,
+    services: HashMap<ServiceKey, Arc<Route>>,
+    vips: BTreeMap<IpAddr, ServiceKey>,
+    now: Instant,
+) -> RouteTable {
+    let peers = inputs.peers.iter().map(|(id, peer)| (id.clone(), peer.status(inputs.started)));
     RouteTable {
         revision: 0,
         built: now,
         cluster: inputs.cluster.clone(),
         services,
         vips,
-        peers,
+        peers: peers.collect(),
         local: Arc::clone(&inputs.local),
     }
 }

@@ -137,7 +137,7 @@ async fn a_subscriber_that_does_not_read_misses_steps_and_not_the_result() {
     for revision in 2..=2_000_u64 {
         let catalog = web(revision, u32::try_from(revision).unwrap());
         stage.local.send_replace(Arc::new(catalog));
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        sleep(Duration::from_millis(5)).await;
     }
     let mut steps = 0;
     loop {
