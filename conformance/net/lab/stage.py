@@ -53,6 +53,8 @@ class Stage:
     def close(self):
         if self.watch:
             self.watch.close()
+        if self.load:
+            self.load.save()
         self.mesh.close()
 
     def expect(self, **orders):
