@@ -3,7 +3,8 @@
 import ipaddress
 import time
 
-from mesh import CLOUDS, Mesh, network
+from mesh import Mesh
+from plan import CLOUDS, network
 from watch import (
     Load, Watch, causes, failures, first_bytes, order, percentile, share, unexpected)
 

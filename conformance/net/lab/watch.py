@@ -7,8 +7,9 @@ import sys
 import threading
 import time
 
-from mesh import CLOUDS, DIRECT, HERE, PORT, WEB, Process
 from netns import Failed
+from plan import CLOUDS, DIRECT, PORT, WEB
+from process import HERE, Process
 
 
 def percentile(values, percent):
