@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use super::wire::{Heard, Wire, cancelled, reply};
+use super::wire::{Heard, Wire, aborted, cancelled, reply};
 use super::{PATIENCE, World, trust};
 use crate::model::ReplicaId;
 use crate::tls;
@@ -70,6 +70,8 @@ pub enum Fault {
     Vanish(Point, Manner),
     /// It refuses.
     Refuse(Verdict),
+    /// It resets the stream instead of a `REPLY`.
+    Reset,
 }
 
 /// An `OPEN` that the test answers.
@@ -142,6 +144,14 @@ impl Peer {
     #[must_use]
     pub fn met(&self) -> u64 {
         self.met.load(Ordering::Relaxed)
+    }
+
+    /// A stream that no fault took, if one is there.
+    ///
+    /// # Errors
+    /// None is.
+    pub fn try_stream(&mut self) -> Result<Stream, mpsc::error::TryRecvError> {
+        self.streams.try_recv()
     }
 
     /// The next stream that no fault took.
@@ -327,6 +337,12 @@ impl Shared {
                 self.met.fetch_add(1, Ordering::Relaxed);
                 wire.control(reply(open.stream, verdict)).await?;
                 return Ok(Some(wire));
+            }
+            Some(Fault::Reset) => {
+                self.met.fetch_add(1, Ordering::Relaxed);
+                wire.control(aborted(open.stream)).await?;
+                wire.close().await;
+                return Ok(None);
             }
             Some(Fault::Vanish(..)) => {}
         }
