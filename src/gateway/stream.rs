@@ -62,6 +62,11 @@ pub(super) async fn carry<R: Role>(
             conn.close().await;
             finished(Ending::AppReset, None)
         }
+        End::Of(Outcome::Cancelled) => {
+            ends::reset(app);
+            conn.watch_acknowledgements(true);
+            finished(Ending::Cancelled, Some(conn))
+        }
         End::Of(Outcome::Reset) if fin_delivered && R::QUIET_AFTER_FIN => {
             drop(conn);
             ends::linger(app).await;
