@@ -80,7 +80,7 @@ async fn one_file(rows: &mut Vec<Row>) {
     let world = wide_world();
     let mut text = String::new();
     for number in 0..SERVICES {
-        write!(text, "{}---\n", manifest(&format!("s{number}"))).expect("a string takes text");
+        writeln!(text, "{}---", manifest(&format!("s{number}"))).expect("a string takes text");
     }
     world.manifest("paris", "all.yaml", &text);
     let (agent, took) = start(&world).await;
@@ -88,7 +88,7 @@ async fn one_file(rows: &mut Vec<Row>) {
     let mut times = Vec::new();
     for number in 0..CHANGES {
         let name = format!("new{number}");
-        write!(text, "{}---\n", manifest(&name)).expect("a string takes text");
+        writeln!(text, "{}---", manifest(&name)).expect("a string takes text");
         let since = clock::now();
         world.manifest("paris", "all.yaml", &text);
         times.push(seen(world.dns("paris"), &name, since).await);

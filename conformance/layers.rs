@@ -144,14 +144,34 @@ fn is_test_file(path: &Path) -> bool {
     stem == "tests" || stem.ends_with("_tests") || inside
 }
 
+/// Modules declared under `#[cfg(test)]`, as paths without extension.
+fn test_modules(files: &[PathBuf]) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    for path in files {
+        let text = fs::read_to_string(path).expect("readable");
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        for two in lines.windows(2).filter(|two| two[0] == "#[cfg(test)]") {
+            let Some(name) = two[1].rsplit_once("mod ").and_then(|(_, m)| m.strip_suffix(';'))
+            else {
+                continue;
+            };
+            let is_root = path.file_stem().is_some_and(|stem| stem == "mod" || stem == "lib");
+            let folder = if is_root { path.with_file_name("") } else { path.with_extension("") };
+            found.insert(folder.join(name));
+        }
+    }
+    found
+}
+
 fn sources() -> Vec<Source> {
     let src = root().join("src");
     let mut files = Vec::new();
     rust_files(&src, &mut files);
     files.sort();
+    let test_only = test_modules(&files);
     files
         .into_iter()
-        .filter(|path| !is_test_file(path))
+        .filter(|path| !is_test_file(path) && !test_only.contains(&path.with_extension("")))
         .map(|path| {
             let relative = path.strip_prefix(&src).expect("below src");
             let first = relative.iter().next().expect("has a name").to_string_lossy();

@@ -43,8 +43,10 @@ fn state_of(service: &ServiceJson, cluster: &str) -> Option<PeerState> {
     service.candidates.iter().find(|c| c.cluster.as_str() == cluster).map(|c| c.state)
 }
 
+/// Who leads, once there is an address to call.
 fn leader(service: &ServiceJson) -> Option<&str> {
-    service.candidates.first().filter(|c| c.usable).map(|c| c.cluster.as_str())
+    let called = service.candidates.first().filter(|_| !service.ips.is_empty());
+    called.filter(|c| c.usable).map(|c| c.cluster.as_str())
 }
 
 async fn call(agent: &Process) -> std::io::Result<String> {

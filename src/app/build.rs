@@ -17,7 +17,7 @@ use super::{Addresses, Running, Stages, settings};
 use crate::catalog::{Assembly, LocalCatalog, ServiceType};
 use crate::config::Config;
 use crate::health::Health;
-use crate::model::ReplicaId;
+use crate::model::{Locality, ReplicaId};
 use crate::routes::{Inputs, SharedTable, plan};
 use crate::store::Store;
 use crate::zone::ZoneConfig;
@@ -56,6 +56,7 @@ pub enum BuildError {
 ///
 /// # Errors
 /// Names what cannot be read or bound, and what to do; nothing is left running.
+#[allow(clippy::too_many_lines, reason = "the composition root: one block per module, in order")]
 pub async fn build(
     config: &Config,
     live: watch::Receiver<Arc<Config>>,
@@ -80,9 +81,10 @@ pub async fn build(
     let (ready_tx, ready) = watch::channel(false);
     let (draining_tx, draining) = watch::channel(false);
     let (down_tx, down) = watch::channel(Arc::new(peering::DownReplicas::new()));
+    let (locality_tx, locality) = watch::channel(config.locality.clone());
     let (zone_tx, zone) = watch::channel(settings::zone(config));
     let (dns_tx, dns_addresses) = watch::channel(Vec::new());
-    let (peers_tx, peers) = watch::channel(Arc::new(settings::peers(&config)));
+    let (peers_tx, peers) = watch::channel(Arc::new(settings::peers(config)));
     let (update_tx, updates) = mpsc::channel(EVENTS);
     let (event_tx, events) = mpsc::channel(EVENTS);
     let (fact_tx, facts) = mpsc::channel(FACTS);
@@ -100,7 +102,7 @@ pub async fn build(
             cluster: config.cluster.clone(),
             replica,
             routes: table.clone(),
-            changed: changed.clone(),
+            changed,
             dialer: dialer.clone(),
             trust: trust.clone(),
             facts: fact_tx,
@@ -116,7 +118,8 @@ pub async fn build(
         event_tx,
         peering::Metrics::register(&registry)?,
     )
-    .with_down(down);
+    .with_down(down)
+    .with_locality(locality);
     let status = Status {
         table: table.clone(),
         zone: zone.clone(),
@@ -141,6 +144,8 @@ pub async fn build(
         ready: ready_tx,
         save: job_tx,
         down: down_tx,
+        peers: peers_tx,
+        metrics: super::metrics::Metrics::register(&registry)?,
     };
     let feeds = Feeds { source: updates, peering: events, facts, saved, config: live.clone() };
     let mut tasks = Supervisor::default();
@@ -169,7 +174,11 @@ pub async fn build(
         DnsTask { config: dns_config, table, metrics: dns_metrics, ready, zone }
             .run(dns_tx, dns_drain),
     );
-    tasks.spawn("config", Role::Supporting, follow_config(live, peers_tx, zone_tx, gateway_drain));
+    tasks.spawn(
+        "config",
+        Role::Supporting,
+        follow_config(live, locality_tx, zone_tx, gateway_drain),
+    );
 
     Ok(Running {
         addresses: Addresses {
@@ -284,7 +293,7 @@ impl DnsTask {
 /// Hands live changes of the configuration to the edges that take them.
 async fn follow_config(
     mut live: watch::Receiver<Arc<Config>>,
-    peers: watch::Sender<Arc<Vec<peering::PeerConfig>>>,
+    locality: watch::Sender<Locality>,
     zone: watch::Sender<ZoneConfig>,
     mut drain: drain::Watch,
 ) -> anyhow::Result<()> {
@@ -297,7 +306,7 @@ async fn follow_config(
                     return Ok(());
                 }
                 let config = Arc::clone(&live.borrow_and_update());
-                peers.send_replace(Arc::new(settings::peers(&config)));
+                locality.send_replace(config.locality.clone());
                 zone.send_replace(settings::zone(&config));
             }
             () = drain.reached(drain::Phase::Forced) => return Ok(()),

@@ -5,6 +5,7 @@
 //! edges meet nowhere else. Not here: any protocol or policy.
 
 mod build;
+mod metrics;
 mod planner;
 mod saved;
 mod saver;

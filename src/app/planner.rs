@@ -11,15 +11,17 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
+use super::metrics::Metrics;
 use super::saved;
 use super::saver::{Job, Saved};
+use super::settings;
 use super::status::SourceStatus;
 use crate::catalog::{Assembly, LocalCatalog, ServiceType, SourceUpdate};
 use crate::clock;
 use crate::config::Config;
 use crate::drain;
 use crate::health::{Fact, Health, PeerState, PeerView};
-use crate::model::{ClusterId, Locality, ServiceKey};
+use crate::model::{ClusterId, ServiceKey};
 use crate::peering;
 use crate::routes::{Inputs, PeerInput, RouteTable, TableWriter, plan, replan};
 use crate::vips;
@@ -55,6 +57,8 @@ pub(super) struct Outlets {
     pub(super) ready: watch::Sender<bool>,
     pub(super) save: mpsc::Sender<Job>,
     pub(super) down: watch::Sender<Arc<peering::DownReplicas>>,
+    pub(super) peers: watch::Sender<Arc<Vec<peering::PeerConfig>>>,
+    pub(super) metrics: Metrics,
 }
 
 /// Which routes have to be decided again.
@@ -140,13 +144,7 @@ impl Planner {
                 Some(update) = feeds.source.recv() => self.take_source(update),
                 Some(event) = feeds.peering.recv() => self.take_peering(event),
                 Some(saved) = feeds.saved.recv() => self.take_saved(saved),
-                count = feeds.facts.recv_many(&mut facts, FACTS_AT_ONCE), if count_open(&feeds) => {
-                    if count > 0 {
-                        for fact in facts.drain(..) {
-                            self.health.observe(&fact, clock::now());
-                        }
-                    }
-                }
+                1.. = feeds.facts.recv_many(&mut facts, FACTS_AT_ONCE) => self.take_facts(&mut facts),
                 Ok(()) = feeds.config.changed() => {
                     let config = Arc::clone(&feeds.config.borrow_and_update());
                     self.take_config(&config);
@@ -154,11 +152,16 @@ impl Planner {
                 () = wake => {}
                 () = drain.reached(drain::Phase::Forced) => return Ok(()),
             }
+            // What was seen before the tick counts before it.
+            while let Ok(fact) = feeds.facts.try_recv() {
+                self.health.observe(&fact, clock::now());
+            }
             let now = clock::now();
             self.health.tick(now);
             self.take_views(now);
             self.check_ready();
             self.publish_if_due(now);
+            self.out.metrics.show(&self.table, now);
             self.save_if_due(now);
         }
     }
@@ -179,6 +182,13 @@ impl Planner {
             Dirty::Nothing => None,
             Dirty::Figures => Some(self.published + REFRESH_EVERY),
             Dirty::Some(_) | Dirty::All => Some(self.published + PUBLISH_EVERY),
+        }
+    }
+
+    fn take_facts(&mut self, facts: &mut Vec<Fact>) {
+        let now = clock::now();
+        for fact in facts.drain(..) {
+            self.health.observe(&fact, now);
         }
     }
 
@@ -272,28 +282,23 @@ impl Planner {
     fn forget(&mut self, peer: &ClusterId) {
         if self.inputs.peers.remove(peer).is_some() {
             tracing::info!(%peer, "peer forgotten");
+            self.out.metrics.forget(peer);
             self.dirty = Dirty::All;
             self.catalogs_changed = true;
         }
     }
 
+    /// A new peer is known here before peering hears of it, so that none of its events is lost; a
+    /// removed one is forgotten when peering reports it gone.
     fn take_config(&mut self, config: &Config) {
-        let wanted: BTreeSet<ClusterId> = config.peers.iter().map(|p| p.cluster.clone()).collect();
-        let gone: Vec<_> =
-            self.inputs.peers.keys().filter(|p| !wanted.contains(*p)).cloned().collect();
-        for peer in gone {
-            self.forget(&peer);
-        }
+        let wanted = settings::peer_names(config);
         for peer in &wanted {
             self.inputs.peers.entry(peer.clone()).or_default();
         }
         self.health.set_peers(&wanted, clock::now());
-        self.set_locality(config.locality.clone());
+        self.out.peers.send_replace(Arc::new(settings::peers(config)));
+        self.inputs.locality = config.locality.clone();
         self.dirty = Dirty::All;
-    }
-
-    fn set_locality(&mut self, locality: Locality) {
-        self.inputs.locality = locality;
     }
 
     /// Takes over what health concludes; a route is planned again only where it depends on it.
@@ -368,9 +373,9 @@ impl Planner {
                 .services
                 .get(key)
                 .is_some_and(|route| route.service_type == ServiceType::ClusterSetIp);
-            if wanted && self.vips.get(key).is_none() {
+            if wanted {
                 match self.vips.assign(key, clock::wall_ms()) {
-                    Ok(_) => self.unwritten = true,
+                    Ok(ips) => self.unwritten |= self.inputs.vips.get(key) != Some(&ips),
                     Err(error) => tracing::warn!(service = %key, %error, "no clusterset address"),
                 }
             } else if !wanted && self.vips.get(key).is_some() {
@@ -459,17 +464,12 @@ pub(super) struct Start {
     pub(super) table: Arc<RouteTable>,
 }
 
-fn count_open(feeds: &Feeds) -> bool {
-    !feeds.facts.is_closed() || !feeds.facts.is_empty()
-}
-
 /// Whether what orders candidates changed.
 fn routes_differ(before: &PeerView, now: &PeerView) -> bool {
-    let share = |view: &PeerView| view.replicas.first().map(|replica| replica.slow_start);
     before.state != now.state
         || before.since != now.since
         || before.ranking_rtt != now.ranking_rtt
-        || share(before) != share(now)
+        || before.share() != now.share()
 }
 
 /// Whether what the gateway obeys changed: replicas, their pace, streams to ask or to end.

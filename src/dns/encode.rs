@@ -34,6 +34,8 @@ pub(super) struct Content<'a> {
     pub(super) truncated: bool,
     /// The answer section.
     pub(super) records: SmallVec<[&'a Record; 16]>,
+    /// There is no larger answer to send the client to: of the records those that fit are sent.
+    pub(super) last_word: bool,
     /// The SOA serial, where the authority section holds one.
     pub(super) authority: Option<u32>,
     /// The additional section; what does not fit is left out without a word.
@@ -42,7 +44,8 @@ pub(super) struct Content<'a> {
 
 /// Writes the answer to `query` into `out`, at most `limit` octets. If answer and authority do not
 /// fit whole, TC is set and neither is sent, as Knot and NSD do: a client must not use part of a
-/// set of records (RFC 2181, section 9).
+/// set of records (RFC 2181, section 9). Where that was the last word (a headless name
+/// with thousands of pods over TCP), the nearest that fit are all that anybody can have.
 pub(super) fn encode(
     query: &Query<'_>,
     code: ResponseCode,
@@ -111,7 +114,12 @@ impl<'o> Writer<'o> {
     /// Answer and authority whole, or `None`; of the additional section what fits.
     fn sections(&mut self, content: &Content<'_>, counts: &mut HeaderCounts) -> Option<()> {
         for record in &content.records {
-            self.record(record).then_some(())?;
+            if !self.record(record) {
+                if content.last_word && counts.answers > 0 {
+                    break;
+                }
+                return None;
+            }
             counts.answers += 1;
         }
         if let Some(serial) = content.authority {

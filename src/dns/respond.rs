@@ -173,6 +173,7 @@ fn content(answer: &Answer, transport: Transport, id: u16) -> Content<'_> {
         authoritative: answer.outcome != Outcome::Outside,
         truncated: answer.ordered && records.len() < answer.records.len(),
         records,
+        last_word: transport == Transport::Tcp,
         authority: negative.then_some(answer.serial),
         additional: &answer.additional,
     }

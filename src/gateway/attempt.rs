@@ -52,7 +52,7 @@ pub(super) struct Wish {
 #[derive(Debug)]
 pub(super) enum Tried {
     /// The peer connected its backend.
-    Accepted(Tunnel, Target),
+    Accepted(Box<Tunnel>, Target),
     /// The own cluster's backend is connected.
     Local(TcpStream),
     /// Refused, and why.
@@ -295,7 +295,7 @@ impl<'a> Question<'a> {
             (What::Reply(_) | What::Cancelled, None) => Asking::Lost,
             (What::Reply(Verdict::Accepted), Some(target)) => {
                 shared.news.replied(&target);
-                Asking::Done(Tried::Accepted(self.conn, target))
+                Asking::Done(Tried::Accepted(Box::new(self.conn), target))
             }
             (What::Reply(verdict), Some(target)) => {
                 shared.news.replied(&target);
@@ -319,7 +319,7 @@ impl Shared {
     /// Dials a peer's data port; a failure is told to health.
     pub(super) async fn dial(&self, peer: &ClusterId, address: SocketAddr) -> Option<Tunnel> {
         match self.dialer.dial(peer, address, Kind::Data).await {
-            Ok(dialed) => Some(Tunnel::new(dialed.stream, dialed.peer, address)),
+            Ok(dialed) => Some(self.tunnel(dialed.stream, dialed.peer, address)),
             Err(error) => {
                 tracing::debug!(%peer, %address, %error, "dial failed");
                 self.news.dial_failed(peer, address, error.fault());

@@ -227,7 +227,7 @@ impl Chase {
 
     fn on_tried(&mut self, race: &mut Race, entry: usize, tried: Tried) -> Option<Won> {
         let failure = match tried {
-            Tried::Accepted(conn, target) => return Some(Won::Tunnel(Box::new(conn), target)),
+            Tried::Accepted(conn, target) => return Some(Won::Tunnel(conn, target)),
             Tried::Local(socket) => return Some(Won::Local(socket)),
             Tried::Refused(verdict) => {
                 self.refused = Some(verdict);

@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -70,6 +70,8 @@ pub(super) struct Conn<R> {
     role: R,
     /// Who is at the other end.
     pub(super) peer: PeerIdentity,
+    /// When the first of both leaves ends: an idle connection closes then.
+    expires: SystemTime,
     /// The address at the other end.
     pub(super) address: SocketAddr,
     /// When it was made.
@@ -82,7 +84,13 @@ pub(super) struct Conn<R> {
 
 impl<R: Role> Conn<R> {
     /// Takes over a connection whose handshake is done.
-    pub(super) fn new(stream: tls::Stream, peer: PeerIdentity, address: SocketAddr) -> Self {
+    /// `own_expiry` is that of the leaf shown to the peer.
+    pub(super) fn new(
+        stream: tls::Stream,
+        peer: PeerIdentity,
+        address: SocketAddr,
+        own_expiry: SystemTime,
+    ) -> Self {
         let now = crate::clock::now();
         let conn = Self {
             stream: Box::new(stream),
@@ -91,6 +99,7 @@ impl<R: Role> Conn<R> {
             written: 0,
             mute: false,
             role: R::default(),
+            expires: peer.expires().min(own_expiry),
             peer,
             address,
             born: now,
@@ -104,6 +113,11 @@ impl<R: Role> Conn<R> {
     /// What may be sent and what was agreed.
     pub(super) fn role(&mut self) -> &mut R {
         &mut self.role
+    }
+
+    /// Whether a leaf that made it has ended.
+    pub(super) fn is_expired(&self, wall: SystemTime) -> bool {
+        self.expires <= wall
     }
 
     /// Whether no stream is asked for or open.

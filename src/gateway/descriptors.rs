@@ -77,12 +77,15 @@ impl Cap {
             // Those in use are not taken away; the cap is then reached a little later.
             let forgotten = self.permits.forget_permits(before - now);
             self.most.store(before - forgotten, Ordering::Relaxed);
-            tracing::warn!(
-                descriptors = self.limit,
-                listeners,
-                streams = before - forgotten,
-                "the listeners leave room for fewer streams; raise LimitNOFILE"
-            );
+            // Said once: each further listener takes a little more.
+            if before == self.configured {
+                tracing::warn!(
+                    descriptors = self.limit,
+                    listeners,
+                    streams = before - forgotten,
+                    "the listeners leave room for fewer streams; raise LimitNOFILE"
+                );
+            }
         }
     }
 

@@ -87,6 +87,7 @@ pub struct Metrics {
     pub(super) open_seconds: Histogram,
     pub(super) pool_idle: GaugeVec,
     pub(super) pool_misses: IntCounterVec,
+    pub(super) congestion: IntCounterVec,
     pub(super) listeners: Gauge,
     pub(super) buffered: Gauge,
     pub(super) facts_dropped: IntCounter,
@@ -129,6 +130,12 @@ impl Metrics {
                 "portolan_pool_misses_total",
                 "Streams that found no idle connection.",
                 &["peer"],
+            )?,
+            congestion: counters(
+                registry,
+                "portolan_tunnels_total",
+                "Connections between gateways made, by congestion control.",
+                &["congestion"],
             )?,
             listeners: gauge(
                 registry,

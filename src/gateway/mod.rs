@@ -40,12 +40,15 @@ mod stream;
 mod tests;
 mod upkeep;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use socket2::SockRef;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::metrics::Metrics;
+use crate::clock;
 use crate::health::Fact;
 use crate::model::{ClusterId, ReplicaId};
 use crate::routes::SharedTable;
@@ -121,6 +124,31 @@ struct Shared {
     forced: CancellationToken,
     loose: mpsc::Sender<attempt::Loose>,
     loose_ends: Mutex<Option<mpsc::Receiver<attempt::Loose>>>,
+}
+
+impl Shared {
+    /// Frames a connection between gateways whose handshake is done.
+    fn tunnel<R: role::Role>(
+        &self,
+        stream: tls::Stream,
+        peer: tls::PeerIdentity,
+        address: SocketAddr,
+    ) -> conn::Conn<R> {
+        let socket = SockRef::from(stream.get_ref().0);
+        let algorithm = match socket.set_tcp_congestion(b"bbr") {
+            Ok(()) => "bbr",
+            // Not loaded, or not allowed to this user: the node's default serves.
+            Err(_) => "default",
+        };
+        self.metrics.congestion.with_label_values(&[algorithm]).inc();
+        conn::Conn::new(stream, peer, address, self.trust.own_expiry())
+    }
+
+    /// Whether an idle connection is to be closed: a leaf ended, or the trust in it was
+    /// withdrawn.
+    fn is_spent<R: role::Role>(&self, conn: &conn::Conn<R>) -> bool {
+        conn.is_expired(clock::wall()) || !self.trust.still_trusts(&conn.peer)
+    }
 }
 
 impl Gateway {

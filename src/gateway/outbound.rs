@@ -52,8 +52,9 @@ impl Gateway {
     /// streams run to the deadline.
     pub async fn run_outbound(self, drain: Watch) {
         let shared = self.shared;
+        let mut stop = drain.clone();
         if !shared.config.outbound {
-            return;
+            return stop.reached(Phase::Draining).await;
         }
         let mut listeners = Listeners {
             shared: Arc::clone(&shared),
@@ -63,7 +64,6 @@ impl Gateway {
             mentioned: false,
         };
         let mut changed = shared.changed.clone();
-        let mut stop = drain.clone();
         loop {
             listeners.reconcile();
             let retry = listeners.next_retry();
@@ -202,7 +202,10 @@ async fn accept(
                 Ok((client, from)) => {
                     // Thousands of listeners share the permits, so one is taken only for a
                     // client that is there; the others of this port wait in the kernel.
-                    let Some(permit) = shared.clients.permit().await else { break };
+                    let permit = tokio::select! {
+                        Some(permit) = shared.clients.permit() => permit,
+                        () = stop.cancelled() => break,
+                    };
                     let (key, port) = serves.clone();
                     let served = Arc::clone(&shared).serve_client(client, from, key, port);
                     clients.spawn(async move {

@@ -9,7 +9,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::conn::Conn;
 use super::memory::with_scratch;
@@ -151,16 +151,13 @@ impl Pool {
     }
 
     /// Reads and pings every idle connection and drops those that are of no more use;
-    /// `expired` tells of the identity. The replicas that were found draining.
-    pub(super) fn sweep(
-        &self,
-        expired: impl Fn(&Tunnel, SystemTime) -> bool,
-    ) -> Vec<(ClusterId, ReplicaId)> {
-        let (now, wall) = (crate::clock::now(), crate::clock::wall());
+    /// `is_spent` tells of the identities. The replicas that were found draining.
+    pub(super) fn sweep(&self, is_spent: impl Fn(&Tunnel) -> bool) -> Vec<(ClusterId, ReplicaId)> {
+        let now = crate::clock::now();
         let mut draining = Vec::new();
         for (peer, pool) in self.lock().iter_mut() {
             pool.idle.retain(|idle| {
-                now.duration_since(idle.conn.born) < MAX_AGE && !expired(&idle.conn, wall)
+                now.duration_since(idle.conn.born) < MAX_AGE && !is_spent(&idle.conn)
             });
             draining.extend(pool.settle(now).into_iter().map(|replica| (peer.clone(), replica)));
             pool.draining.retain(|_, since| now.duration_since(*since) < DRAIN_MEMORY);
@@ -266,7 +263,7 @@ impl Idle {
     fn look(&mut self) -> Found {
         let before = self.conn.heard;
         let found = poll_now(|cx| {
-            if self.conn.poll_flush(cx).is_ready_and(|flushed| flushed.is_err()) {
+            if let Poll::Ready(Err(_)) = self.conn.poll_flush(cx) {
                 return Found::Dead;
             }
             with_scratch(|scratch| {
@@ -294,19 +291,5 @@ fn poll_now<T>(mut act: impl FnMut(&mut Context<'_>) -> T) -> T {
     match pin!(future).poll(&mut cx) {
         Poll::Ready(value) => value,
         Poll::Pending => unreachable!("the future is ready at its first poll"),
-    }
-}
-
-/// `Poll::is_ready` with a look at the value.
-trait ReadyAnd<T> {
-    fn is_ready_and(self, test: impl FnOnce(T) -> bool) -> bool;
-}
-
-impl<T> ReadyAnd<T> for Poll<T> {
-    fn is_ready_and(self, test: impl FnOnce(T) -> bool) -> bool {
-        match self {
-            Self::Ready(value) => test(value),
-            Self::Pending => false,
-        }
     }
 }

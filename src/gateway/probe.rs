@@ -167,14 +167,7 @@ impl Probe {
 
     /// A standing connection ends with its leaf, or the trust in it; that is no loss.
     fn drop_expired(&mut self) {
-        let trust = &self.shared.trust;
-        let wall = clock::wall();
-        let expired = |conn: &mut Tunnel| {
-            conn.peer.expires() <= wall
-                || trust.own_expiry() <= wall
-                || !trust.still_trusts(&conn.peer)
-        };
-        if self.standing.take_if(expired).is_some() {
+        if self.standing.take_if(|conn| self.shared.is_spent(conn)).is_some() {
             self.pings.clear();
         }
     }

@@ -161,9 +161,8 @@ async fn run(
     loop {
         let (up_finished, down_finished) = (up.finished, down.finished);
         tokio::select! {
-            end = poll_fn(|cx| poll_both(cx, client, backend, up, down, budget)) => match end {
-                Some(end) => return end,
-                None => {}
+            end = poll_fn(|cx| poll_both(cx, client, backend, up, down, budget)) => if let Some(end) = end {
+                return end;
             },
             order = live.ordered() => if let Order::Cut(cut) = order {
                 return End::Cut(cut);

@@ -37,7 +37,7 @@ type Session = Conn<Acceptor>;
 /// Serves a peer's connection to its end.
 pub(super) async fn serve(shared: Arc<Shared>, accepted: tls::Accepted, drain: Watch) {
     let tls::Accepted { peer, stream, remote, lease, .. } = accepted;
-    let mut conn = Session::new(stream, peer, remote);
+    let mut conn: Session = shared.tunnel(stream, peer, remote);
     conn.queue(&Control::Ready(Ready { replica: shared.replica }));
     let mut drain = Draining { watch: drain, announced: false };
     while let Some(open) = idle(&shared, &mut conn, &mut drain).await {
@@ -72,7 +72,7 @@ async fn idle(shared: &Shared, conn: &mut Session, drain: &mut Draining) -> Opti
     let mut generation = shared.trust.generation();
     loop {
         drain.announce(conn);
-        if is_expired(shared, conn) {
+        if shared.is_spent(conn) {
             return None;
         }
         let (phase, mut watch) = (drain.watch.phase(), drain.watch.clone());
@@ -110,12 +110,6 @@ async fn idle(shared: &Shared, conn: &mut Session, drain: &mut Draining) -> Opti
             return None;
         }
     }
-}
-
-/// Idle connections end with the leaf that made them, or the trust in it.
-fn is_expired(shared: &Shared, conn: &Session) -> bool {
-    let wall = clock::wall();
-    conn.peer.expires() <= wall || !shared.trust.still_trusts(&conn.peer)
 }
 
 /// What an `OPEN` is to be served with.

@@ -2,13 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
 use super::live::{Cut, Live, Order, Way};
 use super::metrics::as_gauge;
-use super::pool::Tunnel;
 use super::spares::Spares;
 use super::{Gateway, Shared};
 use crate::drain::{Phase, Watch};
@@ -59,11 +58,7 @@ impl Gateway {
 
 impl Shared {
     fn sweep(&self) {
-        let own = self.trust.own_expiry();
-        let expired = |conn: &Tunnel, wall: SystemTime| {
-            conn.peer.expires() <= wall || own <= wall || !self.trust.still_trusts(&conn.peer)
-        };
-        for (peer, replica) in self.pool.sweep(expired) {
+        for (peer, replica) in self.pool.sweep(|conn| self.is_spent(conn)) {
             tracing::info!(%peer, %replica, "the peer's replica drains");
             self.news.draining(&peer, replica);
         }

@@ -70,18 +70,21 @@ impl Estimator {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ranking {
     value: Option<Duration>,
+    settled: bool,
     differs_since: Option<Instant>,
     offered: Option<Instant>,
 }
 
 impl Ranking {
-    /// Offers the smoothed round trip after a sample. Until the estimator has settled it is
-    /// followed at once. A gap as long as the silence that means Down starts the wait again.
+    /// Offers the smoothed round trip after a sample. Until an estimator has settled it is
+    /// followed at once; a later one, of a new replica, waits like any difference. A gap as long
+    /// as the silence that means Down starts the wait again.
     pub(super) fn offer(&mut self, rtt: Duration, settled: bool, at: Instant, timing: &Timing) {
         let gap =
             self.offered.is_some_and(|o| at.saturating_duration_since(o) >= timing.down_after);
         self.offered = Some(at);
-        let Some(value) = self.value.filter(|_| settled) else {
+        self.settled |= settled;
+        let Some(value) = self.value.filter(|_| self.settled) else {
             self.value = Some(rtt);
             self.differs_since = None;
             return;

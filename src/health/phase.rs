@@ -48,7 +48,8 @@ pub(super) struct Down {
     cause: Cause,
     /// Since when streams must have heard something to live on.
     reset_unheard_since: Option<Instant>,
-    /// Heard since then, so that another silence counts anew.
+    /// Heard since then, or Down for another reason than silence: a silence from now on is news
+    /// to the streams that hang on it.
     heard: bool,
     /// Good probes in a row now.
     back: Option<Run>,
@@ -75,7 +76,7 @@ impl Phase {
                 Cause::Refused | Cause::Fresh | Cause::Superseded | Cause::Newcomer => None,
             },
             // Found by fresh dials while the standing connection may answer: silence is news.
-            heard: cause == Cause::Fresh,
+            heard: matches!(cause, Cause::Fresh | Cause::Refused | Cause::Superseded),
             back: None,
             breaks: 0,
         })

@@ -85,3 +85,14 @@ pub struct PeerView {
     /// Its replicas, best first.
     pub replicas: Vec<ReplicaView>,
 }
+
+impl PeerView {
+    /// The share it may take while it comes back slowly: the largest of its replicas that answer,
+    /// so that one that returns takes nothing from those that were never away.
+    #[must_use]
+    pub fn share(&self) -> f32 {
+        let answering = |r: &&ReplicaView| matches!(r.state, PeerState::Up | PeerState::Suspect);
+        let shares = self.replicas.iter().filter(answering).map(|replica| replica.slow_start);
+        shares.reduce(f32::max).unwrap_or(1.0)
+    }
+}

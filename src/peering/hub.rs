@@ -246,6 +246,7 @@ impl Hub {
     }
 
     fn subscribe(&mut self, peer: ClusterId, address: SocketAddr) {
+        let budget = self.peers.get(&peer).map(Peer::budget).unwrap_or_default();
         let id = SessionId(self.next_number());
         let session = Subscription {
             id,
@@ -257,6 +258,7 @@ impl Hub {
             reports: self.reports.clone(),
             metrics: self.peering.metrics.clone(),
             caps: Caps::default(),
+            budget,
         };
         let purpose = Purpose::Subscribe { peer, id, address };
         self.spawn(purpose, None, async move { Outcome::Session(session.run().await) });
@@ -384,6 +386,7 @@ impl Hub {
             Ok((id, outcome)) => (id, Some(outcome)),
             Err(error) => {
                 if error.is_panic() {
+                    self.peering.metrics.panicked();
                     tracing::error!(%error, "a control session panicked");
                 }
                 (error.id(), None)

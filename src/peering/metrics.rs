@@ -1,16 +1,18 @@
 //! What is counted here.
 
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{GaugeVec, IntCounter, IntCounterVec, Registry};
 
 use crate::model::ClusterId;
+use crate::telemetry;
 
 /// The metrics of control sessions.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    sessions: IntGaugeVec,
+    sessions: GaugeVec,
     messages: IntCounterVec,
     unknown: IntCounterVec,
     refused: IntCounterVec,
+    panics: IntCounter,
 }
 
 /// Which side of a session we are on.
@@ -66,38 +68,37 @@ impl Unknown {
 impl Metrics {
     /// Makes and registers them.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counter = |name, help, labels: &[&str]| -> Result<_, prometheus::Error> {
-            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
-        };
-        let sessions = IntGaugeVec::new(
-            Opts::new("portolan_control_sessions", "Control sessions held with a peer's replicas."),
-            &["peer", "role"],
-        )?;
-        registry.register(Box::new(sessions.clone()))?;
         Ok(Self {
-            sessions,
-            messages: counter(
+            sessions: telemetry::gauges(
+                registry,
+                "portolan_control_sessions",
+                "Control sessions held with a peer's replicas.",
+                &["peer", "role"],
+            )?,
+            messages: telemetry::counters(
+                registry,
                 "portolan_control_messages_total",
                 "Control messages by direction and kind.",
                 &["direction", "kind"],
             )?,
-            unknown: counter(
+            unknown: telemetry::counters(
+                registry,
                 "portolan_control_unknown_total",
                 "What newer peers sent that this version skipped.",
                 &["what"],
             )?,
-            refused: counter(
+            refused: telemetry::counters(
+                registry,
                 "portolan_control_refused_records_total",
                 "Records and endpoints of peers that were not believed, by reason.",
                 &["peer", "reason"],
             )?,
+            panics: telemetry::panic_counter(registry, "peering")?,
         })
     }
 
     pub(super) fn set_sessions(&self, peer: &ClusterId, role: Role, count: usize) {
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
         self.sessions.with_label_values(&[peer.as_str(), role.as_str()]).set(count);
     }
 
@@ -111,5 +112,9 @@ impl Metrics {
 
     pub(super) fn refused(&self, peer: &ClusterId, reason: &'static str) {
         self.refused.with_label_values(&[peer.as_str(), reason]).inc();
+    }
+
+    pub(super) fn panicked(&self) {
+        self.panics.inc();
     }
 }

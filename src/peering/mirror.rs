@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -40,6 +41,50 @@ pub(super) enum OverCap {
     Endpoints(usize),
     #[error("its catalog has more than {0} bytes; what was known before stays in force")]
     Bytes(usize),
+    #[error(
+        "its replicas tell different catalogs of more than {0} bytes together; what was known before stays in force"
+    )]
+    Together(usize),
+}
+
+/// What all sessions to one peer may hold together, beyond what they share: two catalogs at
+/// their cap, so that one can be replaced.
+const BUDGET_BYTES: usize = 2 * 64 * 1024 * 1024;
+
+/// The bytes held by all sessions to one peer. Replicas of one cluster tell the same, and share
+/// it; a peer whose replicas all tell something else, and much, is cut here.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Budget(Arc<AtomicUsize>);
+
+/// One session's share of a [`Budget`], given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Charge {
+    budget: Budget,
+    bytes: usize,
+}
+
+impl Charge {
+    pub(super) fn new(budget: Budget) -> Self {
+        Self { budget, bytes: 0 }
+    }
+
+    /// Changes the share; refused when all shares together would be too much.
+    pub(super) fn set(&mut self, bytes: usize) -> Result<(), OverCap> {
+        let others = self.budget.0.fetch_add(bytes, Ordering::Relaxed).saturating_sub(self.bytes);
+        if bytes > self.bytes && others + bytes > BUDGET_BYTES {
+            self.budget.0.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(OverCap::Together(BUDGET_BYTES));
+        }
+        self.budget.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.budget.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// One service of a mirror.
@@ -117,6 +162,11 @@ impl Mirror {
 
     pub(super) fn digest(&self) -> CatalogDigest {
         self.digest
+    }
+
+    /// The bytes of all records.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Every service, settled.

@@ -12,7 +12,7 @@ use super::believe::{Believed, Claim};
 use super::dial::{Schedule, Wanted};
 use super::link::Greeting;
 use super::metrics::{Metrics, Role};
-use super::mirror::{Mirror, OverCap};
+use super::mirror::{Budget, Mirror, OverCap};
 use super::resolve::AddressBook;
 use super::sessions::{SessionId, Sessions, Standing};
 use super::subscribe::Verdict;
@@ -79,6 +79,7 @@ pub(super) struct Peer {
     stale: bool,
     /// Before this no further catalog is told.
     quiet_until: Instant,
+    budget: Budget,
     metrics: Metrics,
 }
 
@@ -100,6 +101,7 @@ impl Peer {
             notices: Vec::new(),
             stale: false,
             quiet_until: now,
+            budget: Budget::default(),
             metrics,
         };
         peer.configure(config, now);
@@ -306,6 +308,11 @@ impl Peer {
             },
             now,
         );
+    }
+
+    /// What its sessions may hold together.
+    pub(super) fn budget(&self) -> Budget {
+        self.budget.clone()
     }
 
     /// The addresses to dial now.

@@ -77,6 +77,7 @@ impl Publication {
         }
         // One request at a time: a subscriber that asks faster than we answer is not read.
         let (ask, asked) = mpsc::channel(1);
+        let metrics = self.metrics.clone();
         let mut halves = JoinSet::new();
         halves.spawn(read(reader, peer.clone(), ask, self.reports.clone()));
         let sources = Sources {
@@ -90,7 +91,10 @@ impl Publication {
         // Either half ends the session; dropping the set ends the other.
         match halves.join_next().await {
             Some(Ok(ended)) => ended,
-            Some(Err(_)) => Err(SessionError::Panicked),
+            Some(Err(_)) => {
+                metrics.panicked();
+                Err(SessionError::Panicked)
+            }
             None => Err(SessionError::Closed),
         }
     }

@@ -257,7 +257,7 @@ mod tests {
         let now = crate::clock::now();
         let mut book = book(&["gw.example.org:8443"], now);
         let name = parse(&["gw.example.org:8443"]).remove(0);
-        assert_eq!(book.due(now), [name.clone()]);
+        assert_eq!(book.due(now), std::slice::from_ref(&name));
         assert_eq!(book.next_wake(), None, "it is asked");
         book.resolved(&name, Some(sockets(&["192.0.2.1:8443", "192.0.2.2:8443"])), now);
         assert_eq!(book.addresses(), sockets(&["192.0.2.1:8443", "192.0.2.2:8443"]));

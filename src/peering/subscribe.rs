@@ -13,7 +13,7 @@ use super::Config;
 use super::link::{self, Greeting, Incoming, Reader, SessionError, Writer};
 use super::meter::{Cost, Meter};
 use super::metrics::{Metrics, Unknown};
-use super::mirror::{Added, Caps, Mirror, OverCap};
+use super::mirror::{Added, Budget, Caps, Charge, Mirror, OverCap};
 use super::sessions::SessionId;
 use crate::clock;
 use crate::model::{ClusterId, Locality};
@@ -70,6 +70,7 @@ pub(super) struct Subscription {
     pub(super) reports: mpsc::Sender<Report>,
     pub(super) metrics: Metrics,
     pub(super) caps: Caps,
+    pub(super) budget: Budget,
 }
 
 impl Subscription {
@@ -112,8 +113,9 @@ impl Subscription {
         };
         let digest = held.as_ref().map_or_else(Bytes::new, |held| held.digest().to_bytes());
         writer.send(Body::Subscribe(Subscribe { digest, revision })).await?;
-        let mut intake =
-            Intake::new(self.caps, held, revision, self.peer.clone(), self.metrics.clone());
+        let charge = Charge::new(self.budget.clone());
+        let (peer, metrics) = (self.peer.clone(), self.metrics.clone());
+        let mut intake = Intake::new(self.caps, charge, held, revision, peer, metrics);
         let mut meter = Meter::new(clock::now());
         loop {
             let next = timeout(SILENCE, reader.next()).await.map_err(|_| SessionError::Silent)?;
@@ -203,6 +205,9 @@ struct Intake {
     standing: Standing,
     revision: u64,
     caps: Caps,
+    charge: Charge,
+    /// So many bytes of the mirror are held by another session too.
+    shared_bytes: usize,
     peer: ClusterId,
     metrics: Metrics,
 }
@@ -210,13 +215,25 @@ struct Intake {
 impl Intake {
     fn new(
         caps: Caps,
+        charge: Charge,
         held: Option<Arc<Mirror>>,
         revision: u64,
         peer: ClusterId,
         metrics: Metrics,
     ) -> Self {
         let mirror = held.unwrap_or_else(|| Arc::new(Mirror::new(caps)));
-        Self { mirror, standing: Standing::Asked, revision, caps, peer, metrics }
+        let shared_bytes = mirror.bytes();
+        let standing = Standing::Asked;
+        Self { mirror, standing, revision, caps, charge, shared_bytes, peer, metrics }
+    }
+
+    /// Pays for what is held beyond what another session holds too.
+    fn pay(&mut self) -> Result<(), OverCap> {
+        let building = match &self.standing {
+            Standing::Building(building) => building.bytes(),
+            _ => 0,
+        };
+        self.charge.set(self.mirror.bytes().saturating_sub(self.shared_bytes) + building)
     }
 
     fn take(&mut self, body: Body) -> Result<Step, SessionError> {
@@ -268,10 +285,24 @@ impl Intake {
             Standing::Spilled(_) => return Ok(Step::Wait),
             _ => return Err(SessionError::Protocol("records outside a snapshot")),
         };
-        if let Err(cap) = add_all(building, &chunk.records, &self.peer, &self.metrics) {
-            self.standing = Standing::Spilled(cap);
+        let added = add_all(building, &chunk.records, &self.peer, &self.metrics);
+        if let Err(cap) = added.and_then(|()| self.pay()) {
+            self.spill(cap);
         }
         Ok(Step::Wait)
+    }
+
+    /// Gives up what is coming in.
+    fn spill(&mut self, cap: OverCap) {
+        self.standing = Standing::Spilled(cap);
+        self.give_back();
+    }
+
+    /// Corrects the account after something was let go; less is never refused.
+    fn give_back(&mut self) {
+        if self.pay().is_err() {
+            tracing::debug!(peer = %self.peer, "a smaller share was refused");
+        }
     }
 
     fn end(&mut self, end: SnapshotEnd) -> Result<Step, SessionError> {
@@ -282,7 +313,9 @@ impl Intake {
                 }
                 building.settle();
                 self.mirror = Arc::new(building);
+                self.shared_bytes = 0;
                 self.standing = Standing::Following;
+                self.give_back();
                 Ok(self.holds(end.revision))
             }
             Standing::Spilled(cap) => {
@@ -310,8 +343,9 @@ impl Intake {
                     mirror.remove(key.as_ref(), hash);
                 }
             }
-            if let Err(cap) = add_all(mirror, &delta.upserts, &self.peer, &self.metrics) {
-                self.standing = Standing::Spilled(cap);
+            let added = add_all(mirror, &delta.upserts, &self.peer, &self.metrics);
+            if let Err(cap) = added.and_then(|()| self.pay()) {
+                self.spill(cap);
             }
         }
         if delta.digest.is_empty() {

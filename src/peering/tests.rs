@@ -89,7 +89,9 @@ impl Agent {
         let (d1, d2) = (drain.clone(), drain.clone());
         tasks.spawn(async move { drop(listener.run(Handlers { control, data }, d1).await) });
         tasks.spawn(async move { drop(trust.run(d2).await) });
-        tasks.spawn(async move { drop(peering.run(accepted, drain).await) });
+        tasks.spawn(async move {
+            peering.run(accepted, drain).await.ok();
+        });
         let name = name.to_owned();
         Self {
             name,

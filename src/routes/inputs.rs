@@ -73,12 +73,9 @@ impl PeerInput {
         self.health.as_ref().map_or(PeerState::Unknown, |health| health.state)
     }
 
-    /// The share it may take while it comes back slowly: that of its best replica.
+    /// The share it may take while it comes back slowly.
     pub(super) fn share(&self) -> f32 {
-        self.health
-            .as_ref()
-            .and_then(|health| health.replicas.first())
-            .map_or(1.0, |replica| replica.slow_start)
+        self.health.as_ref().map_or(1.0, PeerView::share)
     }
 
     /// How the table shows it.

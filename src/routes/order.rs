@@ -65,6 +65,7 @@ pub(super) fn order(
         .collect();
     confine_to_local(&mut placed, rules.policy);
     fail_open(&mut placed, now);
+    let served = placed.iter().any(|(class, ..)| *class == Class::Serving);
     let ties = tie_groups(&placed);
     placed.sort_by_cached_key(|(class, _, contender)| {
         let tie = ties.iter().position(|group| group.contains(&contender.cluster));
@@ -88,14 +89,22 @@ pub(super) fn order(
                         != distance(contender.locality, rules.own)
                 })
             });
-            candidate(class, reason, contender, tied)
+            candidate(class, reason, contender, tied, served)
         })
         .collect()
 }
 
-fn candidate(class: Class, reason: Reason, of: &Contender<'_>, tied: bool) -> Candidate {
+/// `served`: another answers, so one that was never heard draws nothing.
+fn candidate(
+    class: Class,
+    reason: Reason,
+    of: &Contender<'_>,
+    tied: bool,
+    served: bool,
+) -> Candidate {
     let reason = if tied && reason == Reason::Nearest { Reason::TieLocality } else { reason };
     let weight = match class {
+        Class::Unmeasured if served => 0,
         Class::Serving | Class::Unmeasured => scaled(of.weight, of.share),
         Class::Draining | Class::LastResort | Class::Out => 0,
     };
@@ -154,9 +163,9 @@ fn wanted(contender: &Contender<'_>, policy: &Policy) -> Reason {
     }
 }
 
-/// `policy: local`: others are out while the own cluster serves.
+/// `policy: local`: others are out while the own cluster serves and is not drained.
 fn confine_to_local(placed: &mut [(Class, Reason, &Contender<'_>)], policy: &Policy) {
-    let serving = placed.iter().any(|(class, _, c)| c.local && *class != Class::Out);
+    let serving = placed.iter().any(|(class, _, c)| c.local && *class == Class::Serving);
     if *policy == Policy::Local && serving {
         for (class, reason, contender) in placed.iter_mut() {
             if !contender.local && *class != Class::Out {

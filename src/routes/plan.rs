@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::order::{Contender, Rules, order};
-use super::{Candidate, DirectEndpoints, Inputs, PortRoute, Reason, Route, RouteTable};
+use super::{Candidate, DirectEndpoints, Inputs, PortRoute, Route, RouteTable};
 use crate::catalog::{
     Claim, DnsMode, Export, ExportedEndpoint, LocalExport, Merged, Policy, ServiceType, merge,
 };
@@ -26,7 +26,8 @@ pub fn plan(inputs: &Inputs, now: Instant) -> RouteTable {
         .into_iter()
         .filter_map(|key| Some((key.clone(), Arc::new(plan_service(inputs, key, now)?))))
         .collect();
-    table(inputs, services, now)
+    let vips = vips_of(&services);
+    table(inputs, services, vips, now)
 }
 
 /// Plans only the services named in `dirty` again; every other route is taken from `previous`.
@@ -44,7 +45,15 @@ pub fn replan(
             None => services.remove(key),
         };
     }
-    table(inputs, services, now)
+    let vips = if dirty.is_empty() { previous.vips.clone() } else { vips_of(&services) };
+    table(inputs, services, vips, now)
+}
+
+fn vips_of(services: &HashMap<ServiceKey, Arc<Route>>) -> BTreeMap<IpAddr, ServiceKey> {
+    services
+        .values()
+        .flat_map(|route| route.vips.iter().map(|vip| (*vip, route.key.clone())))
+        .collect()
 }
 
 /// The one function that decides a service's route: the gateway, DNS and `explain` all read what
@@ -71,7 +80,7 @@ pub fn plan_service(inputs: &Inputs, key: &ServiceKey, now: Instant) -> Option<R
         .collect();
     let contenders: Vec<_> = exporters.iter().map(|e| e.contender(e.best_ready())).collect();
     let clusters = order(&contenders, rules, now);
-    let direct = direct(inputs, &merged, &clusters, &exporters);
+    let direct = direct(&merged, &clusters, &exporters, rules, now);
     let early_data = exporters.iter().all(|e| e.export.settings.early_data);
     Some(Route {
         key: key.clone(),
@@ -183,48 +192,50 @@ fn own_endpoints(own: &LocalExport) -> Vec<ExportedEndpoint> {
     by_address.into_values().collect()
 }
 
-/// Endpoints that clients reach directly, in the order of the clusters; those of Down clusters
-/// only where nothing else can serve.
+/// Endpoints that clients reach directly, in the order of the clusters. Behind a clusterset
+/// address every cluster can serve. A headless name has nothing but its endpoints: there only
+/// clusters that are reached directly count, and their dead serve as the last resort.
 fn direct(
-    inputs: &Inputs,
     merged: &Merged,
     clusters: &[Candidate],
     exporters: &[Exporter<'_>],
+    rules: Rules<'_>,
+    now: Instant,
 ) -> Vec<DirectEndpoints> {
-    let wanted = merged.service_type == ServiceType::Headless || merged.dns == DnsMode::Endpoints;
-    if !wanted {
-        return Vec::new();
-    }
+    let reachable = || exporters.iter().filter(|exporter| exporter.reachable);
     let of = |candidate: &Candidate| {
-        let exporter = exporters
-            .iter()
-            .find(|e| *e.cluster == candidate.cluster)
-            .filter(|e| e.reachable || *e.cluster == inputs.cluster)?;
+        let exporter = reachable().find(|e| *e.cluster == candidate.cluster)?;
         let endpoints = exporter.endpoints();
-        (!endpoints.is_empty())
-            .then(|| DirectEndpoints { cluster: candidate.cluster.clone(), endpoints })
+        let cluster = candidate.cluster.clone();
+        (!endpoints.is_empty()).then_some(DirectEndpoints { cluster, endpoints })
     };
-    let usable: Vec<_> = clusters.iter().filter(|c| c.usable).filter_map(of).collect();
-    if !usable.is_empty() {
-        return usable;
+    let usable = |clusters: &[Candidate]| -> Vec<_> {
+        clusters.iter().filter(|candidate| candidate.usable).filter_map(of).collect()
+    };
+    match (merged.service_type, merged.dns) {
+        (ServiceType::Headless, _) => {
+            let contenders: Vec<_> = reachable().map(|e| e.contender(e.best_ready())).collect();
+            usable(&order(&contenders, rules, now))
+        }
+        (ServiceType::ClusterSetIp, DnsMode::Endpoints) => usable(clusters),
+        (ServiceType::ClusterSetIp, DnsMode::Vip) => Vec::new(),
     }
-    clusters.iter().filter(|c| c.reason == Reason::Down).filter_map(of).collect()
 }
 
-fn table(inputs: &Inputs, services: HashMap<ServiceKey, Arc<Route>>, now: Instant) -> RouteTable {
-    let vips = services
-        .values()
-        .flat_map(|route| route.vips.iter().map(|vip| (*vip, route.key.clone())))
-        .collect();
-    let peers =
-        inputs.peers.iter().map(|(id, peer)| (id.clone(), peer.status(inputs.started))).collect();
+fn table(
+    inputs: &Inputs,
+    services: HashMap<ServiceKey, Arc<Route>>,
+    vips: BTreeMap<IpAddr, ServiceKey>,
+    now: Instant,
+) -> RouteTable {
+    let peers = inputs.peers.iter().map(|(id, peer)| (id.clone(), peer.status(inputs.started)));
     RouteTable {
         revision: 0,
         built: now,
         cluster: inputs.cluster.clone(),
         services,
         vips,
-        peers,
+        peers: peers.collect(),
         local: Arc::clone(&inputs.local),
     }
 }

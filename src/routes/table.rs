@@ -110,8 +110,8 @@ pub struct Route {
     /// Every exporting cluster's place regardless of port (the best of its ports): the order
     /// of `explain` and of DNS.
     pub clusters: Vec<Candidate>,
-    /// Reachable endpoints by cluster, nearest healthy first; Down clusters only where nothing
-    /// else can serve.
+    /// Reachable endpoints by cluster, nearest healthy first; Down clusters only as the last
+    /// resort.
     pub direct: Vec<DirectEndpoints>,
 }
 

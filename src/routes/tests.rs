@@ -13,8 +13,10 @@ use crate::catalog::{
     IpFamily, LocalCatalog, LocalExport, PeerCatalog, Policy, ServiceType, SessionAffinity,
     Settings, Weight,
 };
-use crate::health::{PeerState, PeerView};
-use crate::model::{ClusterId, Locality, PortKey, PortNumber, PortSpec, Protocol, ServiceKey};
+use crate::health::{Pace, PeerState, PeerView, ReplicaView, Target};
+use crate::model::{
+    ClusterId, Locality, PortKey, PortNumber, PortSpec, Protocol, ReplicaId, ServiceKey,
+};
 
 fn cluster(name: &str) -> ClusterId {
     ClusterId::parse(name).unwrap()
@@ -265,6 +267,54 @@ fn policy_local_leaves_home_only_when_home_has_no_endpoint() {
 }
 
 #[test]
+fn policy_local_leaves_a_home_that_is_drained_by_its_weight() {
+    let drained = Settings { weight: Weight::new(0).unwrap(), ..settings(Policy::Local) };
+    let world = World::new().own(1, drained).peer("oregon", Up, 20);
+    assert_eq!(world.order(), ["oregon:nearest", "paris:draining"]);
+}
+
+#[test]
+fn weights_draw_no_peer_never_heard_while_another_answers() {
+    let weighted = settings(Policy::Weighted);
+    let world = World::new().own(1, weighted.clone()).peer("oregon", Unknown, 0);
+    let weights = |world: &World| -> Vec<u32> {
+        world.route().ports[0].candidates.iter().map(|candidate| candidate.weight).collect()
+    };
+    assert_eq!(weights(&world), [100, 0]);
+    let world = World::new()
+        .peer_with("oregon", Unknown, 0, &[(80, 1)], weighted.clone())
+        .peer_with("tokyo", Unknown, 0, &[(80, 1)], weighted);
+    assert_eq!(weights(&world), [100, 100], "none answers: all are equally unknown");
+}
+
+#[test]
+fn a_replica_that_comes_back_does_not_shrink_the_share_of_its_peer() {
+    let mut world = World::new().peer("oregon", Up, 20);
+    let peer = world.inputs.peers.get_mut(&cluster("oregon")).unwrap();
+    let replica = |id: u64, state: PeerState, slow_start: f32| ReplicaView {
+        target: Target {
+            peer: cluster("oregon"),
+            address: ([10, 0, 0, 1], 8443).into(),
+            replica: ReplicaId::from_u64(id),
+        },
+        state,
+        since: world.now,
+        rtt: None,
+        pace: Pace::Steady,
+        ask_streams: false,
+        reset_unheard_since: None,
+        slow_start,
+    };
+    let health = peer.health.as_mut().unwrap();
+    health.replicas = vec![replica(1, Up, 0.1), replica(2, Up, 1.0)];
+    let share = |world: &World| world.route().ports[0].candidates[0].share;
+    assert!((share(&world) - 1.0).abs() < f32::EPSILON);
+    let health = world.inputs.peers.get_mut(&cluster("oregon")).unwrap().health.as_mut().unwrap();
+    health.replicas[1].state = Down;
+    assert!((share(&world) - 0.1).abs() < f32::EPSILON, "the dead take no share");
+}
+
+#[test]
 fn weights_draw_and_slow_start_scales_them() {
     let heavy = Settings {
         weight: Weight::new(300).unwrap(),
@@ -306,6 +356,49 @@ fn direct_endpoints_leave_out_the_dead_where_others_serve() {
     let mut apart = world(Up);
     apart.inputs.network = "".into();
     assert!(clusters(&apart).is_empty(), "an empty network is shared with nobody");
+}
+
+#[test]
+fn endpoints_of_the_dead_leave_the_answers_also_where_only_the_address_serves() {
+    let endpoints = Settings { dns: DnsMode::Endpoints, ..Settings::default() };
+    let mut world = World::new()
+        .peer_with("oregon", Down, 20, &[(80, 1)], endpoints.clone())
+        .peer_with("tokyo", Up, 110, &[(80, 1)], endpoints);
+    let tokyo = world.inputs.peers.get_mut(&cluster("tokyo")).unwrap();
+    let mut catalog = PeerCatalog::clone(&tokyo.catalog);
+    catalog.network = "other".into();
+    tokyo.catalog = Arc::new(catalog);
+    assert_eq!(world.route().direct, [], "tokyo serves behind the clusterset address");
+}
+
+#[test]
+fn endpoints_of_the_dead_are_a_last_resort_for_a_day() {
+    let endpoints = Settings { dns: DnsMode::Endpoints, ..Settings::default() };
+    let mut world = World::new().peer_with("oregon", Down, 20, &[(80, 1)], endpoints);
+    assert_eq!(world.route().direct.len(), 1);
+    world.now += Duration::from_hours(25);
+    assert_eq!(world.route().direct, []);
+}
+
+#[test]
+fn headless_endpoints_of_the_dead_serve_where_no_other_can_be_reached() {
+    let mut world = World::new().peer("oregon", Down, 20).peer("tokyo", Up, 110);
+    for (name, network) in [("oregon", "flat"), ("tokyo", "other")] {
+        let peer = world.inputs.peers.get_mut(&cluster(name)).unwrap();
+        let mut export = export(&[(80, 1)], 10, Settings::default());
+        export.service_type = ServiceType::Headless;
+        peer.catalog = Arc::new(PeerCatalog {
+            exports: BTreeMap::from([(web(), Arc::new(export))]),
+            network: network.into(),
+            locality: Locality::default(),
+        });
+    }
+    let clusters = |world: &World| -> Vec<String> {
+        world.route().direct.iter().map(|d| d.cluster.to_string()).collect()
+    };
+    assert_eq!(clusters(&world), ["oregon"]);
+    world.now += Duration::from_hours(25);
+    assert!(clusters(&world).is_empty());
 }
 
 #[test]

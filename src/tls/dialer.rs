@@ -100,9 +100,16 @@ impl Dialer {
         let connector = TlsConnector::from(Arc::new(config));
         let stream = connector.connect(name, tcp).await.map_err(|error| failed(address, error))?;
         let stream = Stream::from(stream);
-        let peer = check(&stream, kind, bundle).map_err(|(reason, problem)| {
-            DialError::Refused { address, reason, problem: problem.into() }
-        })?;
+        let refused = |(reason, problem): (Refusal, String)| DialError::Refused {
+            address,
+            reason,
+            problem: problem.into(),
+        };
+        let peer = check(&stream, kind, bundle).map_err(refused)?;
+        // Whoever closes what is no longer trusted does not know of this connection yet.
+        if !self.trust.still_trusts(&peer) {
+            return Err(refused((Refusal::UnknownCa, "its bundle was removed just now".into())));
+        }
         Ok(Dialed { stream, peer })
     }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::io::Errno;
 use thiserror::Error;
 
 use super::identity::IdentityError;
@@ -121,16 +122,44 @@ pub enum DialError {
 }
 
 impl DialError {
-    /// What health makes of it.
+    /// What health makes of it. What this machine lacks says nothing of the peer: it is no
+    /// refusal, so that agents out of descriptors do not find everybody Down.
     #[must_use]
     pub fn fault(&self) -> DialFault {
         match self {
-            Self::Connect { source, .. } if source.kind() == io::ErrorKind::TimedOut => {
+            Self::Connect { source, .. }
+                if source.kind() == io::ErrorKind::TimedOut || is_ours(source) =>
+            {
                 DialFault::Timeout
             }
             Self::Connect { .. } => DialFault::Refused,
             Self::Timeout(_) => DialFault::Timeout,
             Self::UnknownPeer(_) | Self::Refused { .. } | Self::Rejected { .. } => DialFault::Tls,
+        }
+    }
+}
+
+/// Whether the error is of this machine: no descriptor, memory or local port left.
+fn is_ours(error: &io::Error) -> bool {
+    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::ADDRNOTAVAIL];
+    error.raw_os_error().is_some_and(|code| ours.contains(&Errno::from_raw_os_error(code)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_machine_lacks_is_no_refusal_by_the_peer() {
+        let fault = |errno: Errno| {
+            let address = ([127, 0, 0, 1], 8443).into();
+            DialError::Connect { address, source: Arc::new(errno.into()) }.fault()
+        };
+        for errno in [Errno::CONNREFUSED, Errno::CONNRESET, Errno::HOSTUNREACH] {
+            assert_eq!(fault(errno), DialFault::Refused, "{errno}");
+        }
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::ADDRNOTAVAIL] {
+            assert_ne!(fault(errno), DialFault::Refused, "{errno}");
         }
     }
 }

@@ -79,12 +79,21 @@ impl Own {
     /// From `ca.key` a fresh leaf in memory, else `cert.pem` with `key.pem`.
     pub(super) fn load(config: &Config, paths: &Paths, files: &OwnFiles) -> Result<Self, Error> {
         match Self::authority(paths, files)? {
-            Some(authority) => Self::issue(config, authority),
+            Some(authority) => {
+                // The leaf of the folder is not used, but it tells whose folder this is.
+                if let Some(certificate) = &files.certificate
+                    && let Ok(leaf) = CertificateDer::from_pem_slice(certificate)
+                {
+                    own_claims(config, paths, &leaf)?;
+                }
+                Self::issue(config, authority)
+            }
             None => Self::read(config, paths, files),
         }
     }
 
-    /// The same after a change of the folder; a leaf whose authority stayed is kept.
+    /// The same after a change of the folder; a leaf whose authority stayed is kept. An expired
+    /// pair does not replace a leaf that is still good: peers would refuse it.
     pub(super) fn reload(
         config: &Config,
         paths: &Paths,
@@ -94,7 +103,14 @@ impl Own {
         match Self::authority(paths, files)? {
             Some(authority) if before.authority.as_ref() == Some(&authority) => Ok(before.clone()),
             Some(authority) => Self::issue(config, authority),
-            None => Self::read(config, paths, files),
+            None => {
+                let (read, now) = (Self::read(config, paths, files)?, clock::wall());
+                if read.expires <= now && before.expires > now {
+                    let problem = "it has expired; put a current one there, or restore ca.key";
+                    return Err(Error::invalid(&paths.certificate, problem));
+                }
+                Ok(read)
+            }
         }
     }
 

@@ -195,13 +195,14 @@ class Agent:
         return {peer["cluster"]: peer["state"] for peer in json.loads(answer[1])["peers"]}
 
     def inbound_streams(self):
-        """Streams begun here for peers, by its own counters."""
+        """Streams begun here for peers, by its own counters: those that ended and the open."""
         answer = self.get("/metrics")
         if not answer:
             raise Failed(f"the agent of {self.name} has no metrics")
         return sum(
             float(line.rsplit(" ", 1)[1]) for line in answer[1].splitlines()
-            if line.startswith("portolan_streams_total{") and 'direction="inbound"' in line)
+            if line.startswith(("portolan_streams_total{", "portolan_streams_open{"))
+            and 'direction="inbound"' in line)
 
     def resolve(self, name, timeout=0.2):
         """The IPv4 addresses that its DNS answers, ascending; None where it does not answer."""

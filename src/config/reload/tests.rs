@@ -83,7 +83,7 @@ fn o03_bad_reload_keeps_the_old() {
     assert!(text.contains("paris.yaml:5:39: peers[0].addresses: 'not an address'"), "{text}");
     assert_eq!(reload.consider(Ok(bad)), Outcome::Unchanged, "said once");
 
-    let gone = crate::config::Problem::new(None, "", "cannot be read");
+    let gone = Problem::new(None, "", "cannot be read");
     assert!(matches!(reload.consider(Err(gone)), Outcome::Refused(_)));
     assert_eq!(reload.in_force, before);
 

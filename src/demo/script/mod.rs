@@ -38,6 +38,8 @@ pub(super) struct Script {
     orders: Orders,
     load: Load,
     load_begun: Instant,
+    /// When connections in flight could break: the cut, and the death of an agent.
+    breaks: Vec<Instant>,
 }
 
 impl Script {
@@ -52,6 +54,7 @@ impl Script {
             orders: Orders::default(),
             load,
             load_begun: narrator.begun(),
+            breaks: Vec::new(),
         }
     }
 
@@ -59,11 +62,11 @@ impl Script {
     pub(super) async fn play(&mut self) -> anyhow::Result<()> {
         let address = self.start().await?;
         self.local_pods_gone().await?;
-        let in_flight = self.swallowed(address).await?;
+        self.swallowed(address).await?;
         self.healed().await?;
         self.restarted().await?;
         self.local_pods_back().await?;
-        self.close(address, &in_flight).await
+        self.close(address).await
     }
 
     /// What was checked so far.
@@ -97,7 +100,7 @@ impl Script {
     async fn narrate_load(&self, until: Instant) -> anyhow::Result<()> {
         const EVERY: Duration = Duration::from_secs(2);
         let mut from = clock::now();
-        while from + EVERY <= until {
+        while from + EVERY <= until + LOOK_EVERY {
             tokio::time::sleep_until((from + EVERY).into()).await;
             let tally = Tally::of(&self.load.scheduled(from, from + EVERY));
             self.narrator.tally("last 2 s", &tally)?;
@@ -119,18 +122,20 @@ impl Script {
     }
 
     /// The last step: what holds for the whole run.
-    async fn close(
-        &mut self,
-        address: SocketAddr,
-        in_flight_at_cut: &[Instant],
-    ) -> anyhow::Result<()> {
+    async fn close(&mut self, address: SocketAddr) -> anyhow::Result<()> {
         self.narrator.step("the whole run")?;
         let now = clock::now();
         self.tally(self.load_begun, now).await;
         let mut records = self.load.scheduled(self.load_begun, now);
-        records.retain(|record| !in_flight_at_cut.contains(&record.scheduled));
+        let in_flight: Vec<Instant> = self
+            .breaks
+            .iter()
+            .flat_map(|at| self.load.open_at(*at))
+            .map(|record| record.scheduled)
+            .collect();
+        records.retain(|record| !in_flight.contains(&record.scheduled));
         let tally = Tally::of(&records);
-        self.narrator.tally("all but those in flight at the cut", &tally)?;
+        self.narrator.tally("all but those in flight at the cut or the kill", &tally)?;
         self.check("failed", tally.failed() as f64, "connections", Bound::Exactly(0.0))?;
         let changed = f64::from(u8::from(self.resolve(Cloud::Paris).await? != address.ip()));
         self.check("address_changes", changed, "changes", Bound::Exactly(0.0))?;

@@ -19,6 +19,7 @@ impl Script {
         self.orders.expect(Paris, &[Oregon]);
         self.orders.expect(Oregon, &[Oregon]);
         let killed = clock::now();
+        self.breaks.push(killed);
         self.world.kill(Tokyo).await?;
         let names_tokyo = |order: &Vec<String>| order.iter().any(|name| name == Tokyo.name());
         let gone = eventually(Duration::from_secs(10), || {

@@ -11,6 +11,7 @@ use crate::demo::load::Load;
 use crate::demo::orders::order;
 use crate::demo::report::Bound;
 use crate::demo::world::{Cloud, WEB_DIRECT};
+use crate::health::PeerState;
 
 use super::{EXPLAINED, LOAD_PERIOD, Script, dns_name, eventually, seconds};
 use Cloud::{Oregon, Paris, Tokyo};
@@ -140,14 +141,22 @@ impl Script {
         loop {
             let explained = self.world.admin(cloud).explain(EXPLAINED).await;
             let found = explained.as_ref().map(order).unwrap_or_default();
-            if found.iter().map(String::as_str).eq(wanted.iter().map(|cloud| cloud.name())) {
+            let measured = explained.as_ref().is_ok_and(|service| {
+                service.candidates.iter().all(|candidate| candidate.state == PeerState::Up)
+            });
+            if measured
+                && found.iter().map(String::as_str).eq(wanted.iter().map(|cloud| cloud.name()))
+            {
                 return Ok(());
             }
             if clock::now() >= deadline {
                 let found = found.join(", ");
                 let explained = explained.map(|_| ());
                 return explained.context("explain does not answer").and_then(|()| {
-                    anyhow::bail!("{} orders [{found}] instead of {wanted:?}", cloud.name())
+                    anyhow::bail!(
+                        "{} orders [{found}] instead of {wanted:?}, all of them up",
+                        cloud.name()
+                    )
                 });
             }
             sleep(Duration::from_millis(50)).await;

@@ -196,6 +196,28 @@ fn the_payload_is_512_to_1232() {
 }
 
 #[test]
+fn of_a_set_too_large_even_for_tcp_the_nearest_that_fit_are_answered() {
+    let pods = |from: u32| -> Vec<String> {
+        (from..from + 4000).map(|n| std::net::Ipv4Addr::from_bits(n).to_string()).collect()
+    };
+    let (near, far) = (pods(0x0A01_0000), pods(0x0A09_0000));
+    let near: Vec<&str> = near.iter().map(String::as_str).collect();
+    let far: Vec<&str> = far.iter().map(String::as_str).collect();
+    let places = [("paris", near.as_slice()), ("tokyo", far.as_slice())];
+    let table = Tables::new("paris").headless("data/db", &["sql:TCP:5432"], &places).build();
+    for (qtype, least) in [(A, 4000), (SRV, 500)] {
+        let wire = query("db.data.svc.clusterset.local", qtype);
+        let (transport, source) = (Transport::Tcp, "10.0.0.1".parse().unwrap());
+        let received = Received { message: &wire.0, transport, source, now: clock::now() };
+        let mut out = Vec::new();
+        respond(received, &policy(), &table, None, &mut out).unwrap();
+        let message = Message::from_vec(&out).unwrap();
+        assert!(message.answers.len() >= least && out.len() <= 65_535, "{}", message.answers.len());
+        assert!(!message.metadata.truncation, "there is nowhere else to ask");
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_whole_over_tcp() {
     for (name, qtype, whole) in [
         ("_sql._tcp.forty.data.svc.clusterset.local", SRV, 40),

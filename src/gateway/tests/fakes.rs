@@ -1,6 +1,7 @@
 //! A peer that follows a script on each connection.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -34,6 +35,8 @@ pub(super) enum Script {
     HalfAReply,
     /// Sends what is no frame.
     Nonsense,
+    /// Accepts only after this time, with some payload and a FIN, and reads nothing meanwhile.
+    AcceptLate(Duration),
     /// Accepts, sends these octets, then ends it without FIN.
     AcceptThenVanish(&'static [u8]),
 }
@@ -43,7 +46,7 @@ pub(super) struct Fake {
     pub(super) replica: ReplicaId,
     /// The scripts that were played, one for each `OPEN` or connection.
     pub(super) played: mpsc::Receiver<()>,
-    pub(super) tasks: JoinSet<()>,
+    _tasks: JoinSet<()>,
     _trigger: Trigger,
 }
 
@@ -65,11 +68,12 @@ impl Fake {
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Some(connection) = accepted.recv().await {
-                let conn = Conn::new(connection.stream, connection.peer, connection.remote);
+                let expiry = connection.peer.expires();
+                let conn = Conn::new(connection.stream, connection.peer, connection.remote, expiry);
                 connections.spawn(follow(script, conn, replica, play.clone()));
             }
         });
-        Self { address, replica, played, tasks, _trigger: trigger }
+        Self { address, replica, played, _tasks: tasks, _trigger: trigger }
     }
 }
 
@@ -79,7 +83,8 @@ async fn follow(
     replica: ReplicaId,
     play: mpsc::Sender<()>,
 ) {
-    let played = || drop(play.try_send(()));
+    // A full queue means that nobody counts.
+    let played = || play.try_send(()).unwrap_or(());
     match script {
         Script::CloseBeforeReady => return played(),
         Script::Mute => {
@@ -120,6 +125,14 @@ async fn follow(
             Script::Nonsense => {
                 conn.queue_raw(&[0xbf, 0xff, 0xff, 0xff]);
                 return conn.close().await;
+            }
+            Script::AcceptLate(time) => {
+                tokio::time::sleep(time).await;
+                let reply = conn.role().reply(Verdict::Accepted);
+                conn.queue_some(reply);
+                conn.queue_payload(b"too late");
+                let fin = conn.role().fin();
+                conn.queue_some(fin);
             }
             Script::AcceptThenVanish(octets) => {
                 let reply = conn.role().reply(Verdict::Accepted);

@@ -306,7 +306,8 @@ impl Site {
     }
 
     /// What a counter of streams says.
-    pub(super) fn ended(&self, direction: &str, peer: &str, result: &str) -> u64 {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count")]
+    pub(super) fn ended(&self, direction: &str, peer: &str, result: &str) -> u32 {
         let labels = [("direction", direction), ("peer", peer), ("result", result)];
         let families = self.registry.gather();
         let streams = families.iter().find(|family| family.name() == "portolan_streams_total");
@@ -318,8 +319,8 @@ impl Site {
                     metric.get_label().iter().any(|l| l.name() == *name && l.value() == *value)
                 })
             })
-            .map(|metric| metric.get_counter().value() as u64)
-            .sum()
+            .map(|metric| metric.get_counter().get_value())
+            .sum::<f64>() as u32
     }
 }
 

@@ -148,7 +148,7 @@ async fn an_import_that_nobody_serves_refuses_instead_of_resetting() {
     three.paris.set_candidates(&[]);
     let listeners = three.paris.gateway.shared.metrics.listeners.clone();
     super::until(|| listeners.get() == 0.0).await;
-    super::soon(async {
+    soon(async {
         loop {
             match tokio::net::TcpStream::connect(three.paris.vip).await {
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => return,
@@ -167,4 +167,24 @@ async fn callers_that_may_not_call_are_told_what_strangers_are_told() {
     let mut client = three.paris.client().await;
     assert_eq!(read_to_reset(&mut client).await, b"");
     super::until(|| three.oregon.ended("inbound", "paris", "not_exported") == 1).await;
+}
+
+#[tokio::test]
+async fn a_cancel_that_crosses_reply_payload_and_fin_leaves_a_usable_connection() {
+    let mut three = three(Script::AcceptLate(Duration::from_millis(500))).await;
+    let peer = crate::model::ClusterId::parse("tokyo").unwrap();
+    let shared = std::sync::Arc::clone(&three.paris.gateway.shared);
+    // Spares first, so that the attempt takes one of them and gives it back.
+    super::until(|| shared.pool.stock(&peer).idle >= 4).await;
+    let before = shared.pool.stock(&peer).idle;
+    let mut client = three.paris.client().await;
+    let mut server = accept(&three.backend).await;
+    soon(three.tokyo.played.recv()).await.unwrap();
+    assert!(shared.pool.stock(&peer).idle < before);
+    write(&mut server, b"hedged").await;
+    drop(server);
+    assert_eq!(read_all(&mut client).await, b"hedged");
+    let replied = |fact: &Fact| matches!(fact, Fact::Replied { target, .. } if target.peer.as_str() == "tokyo");
+    three.paris.fact(replied).await;
+    super::until(|| shared.pool.stock(&peer).idle >= before).await;
 }

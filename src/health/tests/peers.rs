@@ -194,6 +194,24 @@ mod ranking {
     }
 
     #[test]
+    fn a_new_replica_does_not_decide_with_its_first_answer() {
+        let (mut hand, it) = alone();
+        hand.up(0, &it, 20, 5);
+        let other = target("oregon", 2, 2);
+        hand.seen(4_100, &other);
+        hand.ping(4_200, &other, 250);
+        hand.send(4_900, &it, Standing);
+        hand.ping(5_300, &other, 250);
+        assert_eq!(hand.replica(&it).state, PeerState::Suspect);
+        assert_eq!(hand.state("oregon"), PeerState::Up, "by the new one");
+        assert_eq!(hand.peer("oregon").ranking_rtt, Some(ms(20)));
+        for n in 0..11 {
+            hand.ping(6_000 + n * 1_000, &other, 250);
+        }
+        assert_eq!(hand.peer("oregon").ranking_rtt, Some(ms(250)), "it lasted for 10 s");
+    }
+
+    #[test]
     fn the_first_answer_does_not_decide() {
         let (mut hand, it) = alone();
         hand.seen(0, &it);

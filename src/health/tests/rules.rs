@@ -281,6 +281,27 @@ mod down {
     }
 
     #[test]
+    fn silence_after_down_by_refusal_resets_streams_after_all() {
+        let (mut hand, it) = alone();
+        hand.up(0, &it, 10, 5);
+        hand.lost(4_500, &it);
+        hand.refused(4_600, "oregon", 1);
+        hand.refused(4_700, "oregon", 1);
+        assert_eq!(hand.state("oregon"), PeerState::Down);
+        assert_eq!(
+            hand.replica(&it).reset_unheard_since,
+            None,
+            "a dead process resets them itself"
+        );
+        for n in 0..9 {
+            hand.broken(5_000 + n * 300, &it);
+        }
+        hand.until(7_500);
+        let since = hand.replica(&it).reset_unheard_since.unwrap();
+        assert_eq!(hand.since(since), 5_010);
+    }
+
+    #[test]
     fn silence_after_down_by_fresh_dials_resets_streams_after_all() {
         let (mut hand, it) = alone();
         hand.up(0, &it, 10, 5);

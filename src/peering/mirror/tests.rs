@@ -110,6 +110,22 @@ fn of_contradicting_records_the_same_one_is_taken_in_any_order() {
 }
 
 #[test]
+fn sessions_share_one_budget() {
+    let budget = Budget::default();
+    let mut one = Charge::new(budget.clone());
+    let mut two = Charge::new(budget.clone());
+    one.set(BUDGET_BYTES - 10).unwrap();
+    two.set(10).unwrap();
+    assert_eq!(two.set(11), Err(OverCap::Together(BUDGET_BYTES)));
+    two.set(5).unwrap();
+    one.set(BUDGET_BYTES - 5).unwrap();
+    drop(one);
+    two.set(BUDGET_BYTES).unwrap();
+    drop(two);
+    assert_eq!(budget.0.load(Ordering::Relaxed), 0);
+}
+
+#[test]
 fn nothing_is_added_over_a_cap() {
     let caps = Caps { services: 2, endpoints: 2, bytes: 10_000 };
     let mut mirror = Mirror::new(caps);

@@ -9,7 +9,7 @@ fn metrics() -> Metrics {
 }
 
 fn intake(caps: Caps) -> Intake {
-    Intake::new(caps, None, 0, cluster("oregon"), metrics())
+    Intake::new(caps, Charge::new(Budget::default()), None, 0, cluster("oregon"), metrics())
 }
 
 fn view(local: &LocalCatalog) -> View {
@@ -77,7 +77,9 @@ fn the_same_digest_goes_on_from_what_is_held() {
     let (mirror, _) = held(take(&mut intake(Caps::default()), snapshot(&web(7, 1))));
     let digest = mirror.digest().to_bytes();
     let held_before = Some(Arc::clone(&mirror));
-    let mut intake = Intake::new(Caps::default(), held_before, 7, cluster("oregon"), metrics());
+    let charge = Charge::new(Budget::default());
+    let mut intake =
+        Intake::new(Caps::default(), charge, held_before, 7, cluster("oregon"), metrics());
     let same = Body::Same(Same { digest, revision: 2 });
     let (resumed, revision) = held(intake.take(same).unwrap());
     assert!(Arc::ptr_eq(&mirror, &resumed));

@@ -110,8 +110,8 @@ fn a_large_change_comes_in_pieces() {
     let endpoints: Vec<String> =
         (0..4_000_u32).map(|n| std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string()).collect();
     let endpoints: Vec<&str> = endpoints.iter().map(String::as_str).collect();
-    let services: Vec<Export> = (0..1_000).map(|n| plain(&format!("shop/s{n}"), 1)).collect();
-    let all = services.into_iter().chain([headless("shop/big", &endpoints)]).collect();
+    let services = (0..1_000).map(|n| plain(&format!("shop/s{n}"), 1));
+    let all = services.chain([headless("shop/big", &endpoints)]).collect();
     let (empty, whole) = (open_catalog(1, Vec::new()), open_catalog(2, all));
     for (from, to) in [(&empty, &whole), (&whole, &empty)] {
         let parts = follow(from, to);

@@ -187,6 +187,45 @@ fn a_replaced_bundle_ends_trust_in_what_the_old_one_verified() {
     assert!(!trust.still_trusts(&peer));
 }
 
+#[tokio::test]
+async fn s03_a_dial_that_outlasts_its_bundle_is_refused() {
+    use tokio::net::{TcpListener, TcpStream};
+    let port = Port::open(Limits::default());
+    let folder = port.folder("oregon");
+    let (trust, _) = trust::open(&folder, "oregon");
+    let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = front.local_addr().unwrap();
+    let relay = async {
+        let (mut client, _) = front.accept().await.unwrap();
+        trust::unpin(&folder, "paris");
+        assert!(trust.reload());
+        let mut server = TcpStream::connect(port.address).await.unwrap();
+        tokio::io::copy_bidirectional(&mut client, &mut server).await.unwrap();
+        std::future::pending::<()>().await;
+    };
+    let (dialer, paris) = (Dialer::new(trust.clone()), cluster("paris"));
+    let error = tokio::select! {
+        dialed = dialer.dial(&paris, address, Kind::Data) => dialed.map(|_| ()).unwrap_err(),
+        () = relay => unreachable!(),
+    };
+    assert!(matches!(error, DialError::Refused { reason: Refusal::UnknownCa, .. }), "{error}");
+}
+
+#[test]
+fn s01_an_expired_pair_does_not_replace_a_good_leaf() {
+    let dir = tempfile::tempdir().unwrap();
+    trust::init(dir.path(), "paris");
+    let (trust, _) = trust::open(dir.path(), "paris");
+    let (expires, fresh) = (trust.own_expiry(), Leaf::of("paris").signed_by(dir.path()));
+    // The authority's key is taken away; what `trust init` once wrote has long expired.
+    Leaf::of("paris").expired().signed_by(dir.path()).install(dir.path());
+    assert!(!trust.reload());
+    assert_eq!(trust.own_expiry(), expires);
+    fresh.install(dir.path());
+    assert!(trust.reload());
+    assert!(trust.own_expiry() > clock::wall());
+}
+
 #[test]
 fn a_bad_change_keeps_the_last_good_and_says_so() {
     let (log, _guard) = Log::capture();
