@@ -126,22 +126,22 @@ async fn between_the_fins_the_client_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reset_after_the_servers_fin_is_none_for_the_client() {
+async fn after_the_servers_fin_no_end_of_the_peer_resets_the_client() {
     let mut stage = Stage::alone().await;
-    let (mut client, mut stream) = stage.accepted().await;
-    let answer = letter(10_000);
-    stream.wire.payload(&answer).await.unwrap();
-    stream.wire.control(Control::Fin).await.unwrap();
-    let (came, was_reset) = read_to_end("the FIN", &mut client).await;
-    assert!(came == answer && !was_reset);
-    let number = stream.open.stream;
-    stream.wire.control(aborted(number)).await.unwrap();
-    stream.wire.close().await;
-    let series =
-        "portolan_streams_total{direction=\"outbound\",peer=\"tokyo\",result=\"peer_reset\"}";
-    until_metric(&stage.paris, series, 1.0).await;
-    assert_eq!(soon("the end", client.read(&mut [0])).await.unwrap(), 0);
-    assert!(client.take_error().unwrap().is_none(), "the client has an error pending");
+    for end in EVERY_END {
+        let (mut client, mut stream) = stage.accepted().await;
+        let answer = letter(10_000);
+        stream.wire.payload(&answer).await.unwrap();
+        stream.wire.control(Control::Fin).await.unwrap();
+        let (came, was_reset) = read_to_end("the FIN", &mut client).await;
+        assert!(came == answer && !was_reset, "{end:?}");
+        end.of(stream).await;
+        let open = "portolan_streams_open{direction=\"outbound\"}";
+        until_metric(&stage.paris, open, 0.0).await;
+        assert_eq!(soon("the end", client.read(&mut [0])).await.unwrap(), 0, "{end:?}");
+        let pending = client.take_error().unwrap();
+        assert!(pending.is_none(), "{end:?}: {pending:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,5 +4,6 @@ mod after;
 mod before;
 mod crossing;
 mod hostile;
+mod panics;
 mod replicas;
 mod stage;
