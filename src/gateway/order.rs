@@ -71,8 +71,7 @@ fn draw_by_weight(left: &mut SmallVec<[&Candidate; 4]>, draw: &mut impl FnMut() 
 /// was never heard, drains or is the last resort is no better place.
 fn yield_slow_starters(left: &mut [&Candidate], draw: &mut impl FnMut() -> f64) {
     let serves = |c: &Candidate| {
-        c.state != PeerState::Unknown
-            && !matches!(c.reason, Reason::Draining | Reason::LastResort)
+        c.state != PeerState::Unknown && !matches!(c.reason, Reason::Draining | Reason::LastResort)
     };
     let serving = left.iter().take_while(|candidate| serves(candidate)).count();
     for place in 0..serving.saturating_sub(1) {
