@@ -125,7 +125,7 @@ impl Attempt {
 
     async fn dial(&self) -> Option<Tunnel> {
         let address = *self.addresses.first()?;
-        self.shared.dial(&self.peer, address).await
+        self.shared.dial(&self.peer, address).await.ok()
     }
 
     /// Sends `OPEN` and waits for what becomes of it.
@@ -315,15 +315,31 @@ impl<'a> Question<'a> {
     }
 }
 
+/// Why a dial gave no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Undialled {
+    /// This machine lacked something: nothing was learned of the peer.
+    Ours,
+    /// The way or the peer; health was told.
+    Theirs,
+}
+
 impl Shared {
-    /// Dials a peer's data port; a failure is told to health.
-    pub(super) async fn dial(&self, peer: &ClusterId, address: SocketAddr) -> Option<Tunnel> {
+    /// Dials a peer's data port; a failure that is not our own is told to health.
+    pub(super) async fn dial(
+        &self,
+        peer: &ClusterId,
+        address: SocketAddr,
+    ) -> Result<Tunnel, Undialled> {
         match self.dialer.dial(peer, address, Kind::Data).await {
-            Ok(dialed) => Some(self.tunnel(dialed.stream, dialed.peer, address)),
+            Ok(dialed) => Ok(self.tunnel(dialed.stream, dialed.peer, address)),
             Err(error) => {
                 tracing::debug!(%peer, %address, %error, "dial failed");
+                if error.is_ours() {
+                    return Err(Undialled::Ours);
+                }
                 self.news.dial_failed(peer, address, error.fault());
-                None
+                Err(Undialled::Theirs)
             }
         }
     }
