@@ -133,7 +133,7 @@ impl Attempt {
     async fn dial(&self) -> Option<Tunnel> {
         let mut left = self.addresses.iter().copied().take(MOST_ADDRESSES);
         if left.len() == 1 {
-            return self.shared.dial(&self.peer, left.next()?).await;
+            return self.shared.dial(&self.peer, left.next()?).await.ok();
         }
         let mut dials = JoinSet::new();
         loop {
@@ -147,8 +147,8 @@ impl Attempt {
             }
             tokio::select! {
                 Some(ended) = dials.join_next() => match ended {
-                    Ok(Some(conn)) => return Some(conn),
-                    Ok(None) => {}
+                    Ok(Ok(conn)) => return Some(conn),
+                    Ok(Err(_)) => {}
                     Err(error) => self.shared.note_panic(Err(error)),
                 },
                 () = tokio::time::sleep(HEAD_START), if left.len() > 0 => {}
@@ -343,15 +343,31 @@ impl<'a> Question<'a> {
     }
 }
 
+/// Why a dial gave no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Undialled {
+    /// This machine lacked something: nothing was learned of the peer.
+    Ours,
+    /// The way or the peer; health was told.
+    Theirs,
+}
+
 impl Shared {
-    /// Dials a peer's data port; a failure is told to health.
-    pub(super) async fn dial(&self, peer: &ClusterId, address: SocketAddr) -> Option<Tunnel> {
+    /// Dials a peer's data port; a failure that is not our own is told to health.
+    pub(super) async fn dial(
+        &self,
+        peer: &ClusterId,
+        address: SocketAddr,
+    ) -> Result<Tunnel, Undialled> {
         match self.dialer.dial(peer, address, Kind::Data).await {
-            Ok(dialed) => Some(self.tunnel(dialed.stream, dialed.peer, address)),
+            Ok(dialed) => Ok(self.tunnel(dialed.stream, dialed.peer, address)),
             Err(error) => {
                 tracing::debug!(%peer, %address, %error, "dial failed");
+                if error.is_ours() {
+                    return Err(Undialled::Ours);
+                }
                 self.news.dial_failed(peer, address, error.fault());
-                None
+                Err(Undialled::Theirs)
             }
         }
     }

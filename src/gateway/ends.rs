@@ -26,8 +26,10 @@ const LINGER_OCTETS: usize = 64 * 1024;
 /// How long it is.
 const LINGER_TIME: Duration = Duration::from_millis(200);
 
-/// TCP_NODELAY and keepalive.
+/// TCP_NODELAY and keepalive; and until [`close`] says otherwise the connection ends with a reset,
+/// even where its task or the whole process dies: half an answer must never look like all of it.
 pub(super) fn prepare(socket: &TcpStream) -> io::Result<()> {
+    arm(socket)?;
     socket.set_nodelay(true)?;
     SockRef::from(socket).set_tcp_keepalive(
         &TcpKeepalive::new()
@@ -42,10 +44,21 @@ pub(super) fn finish(socket: &TcpStream) {
     let _told_by_reading = SockRef::from(socket).shutdown(Shutdown::Write);
 }
 
+fn arm(socket: &TcpStream) -> io::Result<()> {
+    SockRef::from(socket).set_linger(Some(Duration::ZERO))
+}
+
+/// Ends as agreed: both sides have sent their FIN, or what is left to send is still sent.
+pub(super) fn close(socket: TcpStream) {
+    // A failure means that it is broken already.
+    let _broken = SockRef::from(&socket).set_linger(None);
+    drop(socket);
+}
+
 /// Ends with a reset, at once.
 pub(super) fn reset(socket: TcpStream) {
     // Without it the end would look like a FIN; nothing better can be done about a failure.
-    let _unlikely = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+    let _unlikely = arm(&socket);
     drop(socket);
 }
 
@@ -108,4 +121,5 @@ pub(super) async fn linger(socket: TcpStream) {
         }
     };
     let _either_way = tokio::time::timeout(LINGER_TIME, over).await;
+    close(socket);
 }

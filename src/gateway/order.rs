@@ -67,12 +67,13 @@ fn draw_by_weight(left: &mut SmallVec<[&Candidate; 4]>, draw: &mut impl FnMut() 
     }
 }
 
-/// One in slow start steps back behind the next serving one, except for its share.
+/// One in slow start steps back behind the next serving one, except for its share. A peer that
+/// was never heard, drains or is the last resort is no better place.
 fn yield_slow_starters(left: &mut [&Candidate], draw: &mut impl FnMut() -> f64) {
-    let serving = left
-        .iter()
-        .take_while(|c| !matches!(c.reason, Reason::Draining | Reason::LastResort))
-        .count();
+    let serves = |c: &Candidate| {
+        c.state != PeerState::Unknown && !matches!(c.reason, Reason::Draining | Reason::LastResort)
+    };
+    let serving = left.iter().take_while(|candidate| serves(candidate)).count();
     for place in 0..serving.saturating_sub(1) {
         let share = f64::from(left[place].share);
         if share < 1.0 && draw() >= share {
@@ -141,5 +142,15 @@ mod tests {
         let port = port(vec![back, candidate("b", 1, true)], false);
         assert_eq!(names(&port, 0.2), ["a", "b"]);
         assert_eq!(names(&port, 0.3), ["b", "a"]);
+    }
+
+    #[test]
+    fn a_slow_starter_does_not_yield_to_a_peer_never_heard() {
+        let mut back = candidate("a", 1, true);
+        back.share = 0.25;
+        let mut unheard = candidate("b", 1, true);
+        unheard.state = PeerState::Unknown;
+        let port = port(vec![back, unheard], false);
+        assert_eq!(names(&port, 0.3), ["a", "b"]);
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::Shared;
+use super::attempt::Undialled;
 use super::pool::Tunnel;
 use super::probes::Find;
 use super::role::Event;
@@ -37,7 +38,7 @@ struct Probe {
     target: Target,
     standing: Option<Tunnel>,
     pings: VecDeque<(u64, Instant)>,
-    fresh: JoinSet<(u64, Option<Landed>)>,
+    fresh: JoinSet<(u64, Result<Landed, Missed>)>,
     finds: mpsc::Sender<Find>,
     next_id: u64,
     count: u64,
@@ -51,6 +52,15 @@ struct Probe {
 struct Landed {
     conn: Tunnel,
     rtt: Duration,
+}
+
+/// Why a fresh probe did not land.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missed {
+    /// It came back with nothing, or not in time.
+    Failed,
+    /// It never left, for want of something here.
+    Void,
 }
 
 /// Probes `target` for ever.
@@ -159,17 +169,25 @@ impl Probe {
                     fresh_probe(Arc::clone(&self.shared), self.target.clone(), self.finds.clone());
                 self.fresh.spawn(async move {
                     let landed = tokio::time::timeout(FRESH_TIME, fresh).await;
-                    (id, landed.unwrap_or(None))
+                    (id, landed.unwrap_or(Err(Missed::Failed)))
                 });
             }
         }
     }
 
-    /// A standing connection ends with its leaf, or the trust in it; that is no loss.
+    /// A standing connection ends with its leaf, or the trust in it; that is no loss, nor are the
+    /// pings under way on it.
     fn drop_expired(&mut self) {
         if self.standing.take_if(|conn| self.shared.is_spent(conn)).is_some() {
-            self.pings.clear();
+            for (id, _) in std::mem::take(&mut self.pings) {
+                self.void(ProbeKind::Standing, id);
+            }
         }
+    }
+
+    fn void(&self, kind: ProbeKind, id: u64) {
+        let (target, at) = (self.target.clone(), clock::now());
+        self.shared.news.tell(Fact::ProbeVoid { target, kind, id, at });
     }
 
     fn on_event(&mut self, event: Event) {
@@ -202,11 +220,14 @@ impl Probe {
         self.shared.news.tell(Fact::StandingLost { target, at });
     }
 
-    fn on_fresh(&mut self, id: u64, landed: Option<Landed>) {
+    fn on_fresh(&mut self, id: u64, landed: Result<Landed, Missed>) {
         let (target, kind, at) = (self.target.clone(), ProbeKind::Fresh, clock::now());
         match landed {
-            None => self.shared.news.tell(Fact::ProbeFailed { target, kind, id, at }),
-            Some(Landed { conn, rtt }) => {
+            Err(Missed::Failed) => {
+                self.shared.news.tell(Fact::ProbeFailed { target, kind, id, at });
+            }
+            Err(Missed::Void) => self.void(kind, id),
+            Ok(Landed { conn, rtt }) => {
                 self.shared.news.tell(Fact::ProbeAnswered { target, kind, id, at, rtt });
                 if self.standing.is_none() {
                     self.standing = Some(conn);
@@ -223,16 +244,20 @@ async fn fresh_probe(
     shared: Arc<Shared>,
     target: Target,
     finds: mpsc::Sender<Find>,
-) -> Option<Landed> {
+) -> Result<Landed, Missed> {
     for _ in 0..MOST_DIALS {
-        let mut conn = shared.dial(&target.peer, target.address).await?;
+        let dialled = shared.dial(&target.peer, target.address).await;
+        let mut conn = dialled.map_err(|undialled| match undialled {
+            Undialled::Ours => Missed::Void,
+            Undialled::Theirs => Missed::Failed,
+        })?;
         let mut payload = Vec::new();
         ask_echo(&mut conn);
         let mut sent = None;
         loop {
             match conn.event(&mut payload).await {
                 Ok(Event::Ready) => {
-                    let landed = conn.target()?;
+                    let landed = conn.target().ok_or(Missed::Failed)?;
                     shared.news.seen(landed.clone());
                     if landed != target {
                         // Another replica behind the same address: it can stand for itself once
@@ -247,9 +272,11 @@ async fn fresh_probe(
                 }
                 Ok(Event::Reply(Verdict::Draining)) => {
                     shared.note_draining(&mut conn);
-                    return None;
+                    return Err(Missed::Failed);
                 }
-                Ok(Event::Reply(_) | Event::Reset | Event::Cancelled(_)) => return None,
+                Ok(Event::Reply(_) | Event::Reset | Event::Cancelled(_)) => {
+                    return Err(Missed::Failed);
+                }
                 Ok(Event::Drain) => shared.note_draining(&mut conn),
                 Ok(Event::Fin) => {}
                 Ok(_) => {
@@ -257,7 +284,8 @@ async fn fresh_probe(
                         && let Some(at) = sent
                     {
                         let rtt = clock::now().saturating_duration_since(at);
-                        return end_echo(conn).await.map(|conn| Landed { conn, rtt });
+                        let conn = end_echo(conn).await.ok_or(Missed::Failed)?;
+                        return Ok(Landed { conn, rtt });
                     }
                 }
                 Err(error) => {
@@ -266,12 +294,12 @@ async fn fresh_probe(
                         let fault = crate::health::DialFault::Refused;
                         shared.news.dial_failed(&target.peer, target.address, fault);
                     }
-                    return None;
+                    return Err(Missed::Failed);
                 }
             }
         }
     }
-    None
+    Err(Missed::Failed)
 }
 
 fn ask_echo(conn: &mut Tunnel) {

@@ -164,7 +164,7 @@ async fn search(
     let (min, max) = SEARCH_PAUSE;
     let mut backoff = Backoff::try_new(min, max).expect("the range is in order");
     loop {
-        if let Some(mut conn) = shared.dial(&peer, address).await
+        if let Ok(mut conn) = shared.dial(&peer, address).await
             && let Some(target) = shared.ready(&mut conn).await
         {
             // A closed channel means that the search is over anyway.

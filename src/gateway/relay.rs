@@ -126,7 +126,11 @@ pub(super) async fn relay(
     let mut down = Half::new(budget);
     let end = run(&client, &backend, &mut up, &mut down, live, budget).await;
     let ending = match end {
-        End::Clean => Ending::Ok,
+        End::Clean => {
+            ends::close(client);
+            ends::close(backend);
+            Ending::Ok
+        }
         End::ClientBroken => {
             ends::reset(client);
             ends::deliver_and_reset(backend, &up.pending[up.taken..]).await;

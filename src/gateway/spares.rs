@@ -145,7 +145,7 @@ async fn dial(shared: Arc<Shared>, peer: ClusterId) -> (ClusterId, Made) {
     let Some(address) = shared.choose(&peer).addresses.first().copied() else {
         return (peer, Made::No);
     };
-    let Some(mut conn) = shared.dial(&peer, address).await else { return (peer, Made::No) };
+    let Ok(mut conn) = shared.dial(&peer, address).await else { return (peer, Made::No) };
     let made = match shared.ready(&mut conn).await {
         Some(_) => {
             shared.pool.put(conn);

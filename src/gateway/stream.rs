@@ -52,6 +52,7 @@ pub(super) async fn carry<R: Role>(
     let finished = |ending, conn| Finished { ending, sent, received, conn };
     match end {
         End::Of(Outcome::Clean) => {
+            ends::close(app);
             conn.watch_acknowledgements(true);
             finished(Ending::Ok, Some(conn))
         }

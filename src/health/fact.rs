@@ -46,7 +46,7 @@ pub enum Fact {
         /// When.
         at: Instant,
     },
-    /// A probe left. Every probe that leaves is either answered or given up later.
+    /// A probe left. Every probe that leaves is answered, given up or void later.
     ProbeSent {
         /// Which replica.
         target: Target,
@@ -73,6 +73,18 @@ pub enum Fact {
     },
     /// A fresh probe was given up after its deadline, or its dial failed.
     ProbeFailed {
+        /// Which replica was meant.
+        target: Target,
+        /// How.
+        kind: ProbeKind,
+        /// As in `ProbeSent`.
+        id: u64,
+        /// When.
+        at: Instant,
+    },
+    /// A probe came to nothing for a reason of our own (no descriptor or port left, our leaf
+    /// ended): it says nothing about the peer.
+    ProbeVoid {
         /// Which replica was meant.
         target: Target,
         /// How.

@@ -227,6 +227,7 @@ fn peer_of(fact: &Fact) -> Option<&ClusterId> {
         | Fact::ProbeSent { target, .. }
         | Fact::ProbeAnswered { target, .. }
         | Fact::ProbeFailed { target, .. }
+        | Fact::ProbeVoid { target, .. }
         | Fact::Replied { target, .. }
         | Fact::OpenUnanswered { target, .. }
         | Fact::StandingLost { target, .. } => Some(&target.peer),

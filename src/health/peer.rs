@@ -128,6 +128,12 @@ impl Peer {
                 outcome.kept = self.failed(target, (*kind, *id), *at, around, timing);
                 *at
             }
+            Fact::ProbeVoid { target, kind, id, at } => {
+                if let Some(entry) = self.entries.get_mut(&key(target)) {
+                    entry.replica.forget_probe(*kind, *id, timing);
+                }
+                *at
+            }
             Fact::Replied { target, at } => {
                 outcome.heard = true;
                 if let Some(entry) = self.entry(target, *at, timing) {

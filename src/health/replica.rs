@@ -154,6 +154,25 @@ impl Replica {
         self.fresh_exhausted(timing)
     }
 
+    /// A probe came to nothing by our own fault: as if it had never left.
+    pub(super) fn forget_probe(&mut self, kind: ProbeKind, id: u64, timing: &Timing) {
+        let Some(probe) = self.probes.take(kind, id) else { return };
+        self.unsend(probe.sent);
+        self.recount(timing);
+    }
+
+    fn unsend(&mut self, sent: Instant) {
+        if self.heard.is_none_or(|heard| sent >= heard) {
+            self.unanswered = self.unanswered.saturating_sub(1);
+        }
+    }
+
+    fn recount(&mut self, timing: &Timing) {
+        if self.unanswered < timing.down_probes {
+            self.enough_at = None;
+        }
+    }
+
     /// Something answered us.
     pub(super) fn hear(&mut self, at: Instant) {
         self.heard = Some(self.heard.map_or(at, |heard| heard.max(at)));
@@ -259,13 +278,9 @@ impl Replica {
     /// silence.
     pub(super) fn void(&mut self, by: Duration, at: Instant, timing: &Timing) {
         for sent in self.probes.void(at) {
-            if self.heard.is_none_or(|heard| sent >= heard) {
-                self.unanswered = self.unanswered.saturating_sub(1);
-            }
+            self.unsend(sent);
         }
-        if self.unanswered < timing.down_probes {
-            self.enough_at = None;
-        }
+        self.recount(timing);
         self.silent_from = (self.silent_from + by).min(at).max(self.silent_from);
         self.void_until = Some(at);
     }

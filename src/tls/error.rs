@@ -137,6 +137,13 @@ impl DialError {
             Self::UnknownPeer(_) | Self::Refused { .. } | Self::Rejected { .. } => DialFault::Tls,
         }
     }
+
+    /// Whether this machine lacked something (a descriptor, memory, a local port), so that
+    /// nothing was learned of the peer.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Self::Connect { source, .. } if is_ours(source))
+    }
 }
 
 /// Whether the error is of this machine: no descriptor, memory or local port left.
@@ -151,15 +158,18 @@ mod tests {
 
     #[test]
     fn what_this_machine_lacks_is_no_refusal_by_the_peer() {
-        let fault = |errno: Errno| {
+        let error = |errno: Errno| {
             let address = ([127, 0, 0, 1], 8443).into();
-            DialError::Connect { address, source: Arc::new(errno.into()) }.fault()
+            DialError::Connect { address, source: Arc::new(errno.into()) }
         };
+        let fault = |errno: Errno| error(errno).fault();
         for errno in [Errno::CONNREFUSED, Errno::CONNRESET, Errno::HOSTUNREACH] {
             assert_eq!(fault(errno), DialFault::Refused, "{errno}");
+            assert!(!error(errno).is_ours(), "{errno}");
         }
         for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::ADDRNOTAVAIL] {
             assert_ne!(fault(errno), DialFault::Refused, "{errno}");
+            assert!(error(errno).is_ours(), "{errno}");
         }
     }
 }

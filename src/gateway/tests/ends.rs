@@ -152,6 +152,18 @@ async fn a_lost_tunnel_is_a_reset_for_both_applications() {
     until(|| pair.paris.ended("outbound", "oregon", "peer_lost") == 1).await;
 }
 
+#[tokio::test]
+async fn a_gateway_that_dies_resets_its_applications() {
+    let mut pair = pair().await;
+    let (mut client, mut server) = stream(&pair).await;
+    write(&mut server, b"half an ans").await;
+    assert_eq!(read_some(&mut client, 11).await, b"half an ans");
+    // Every task of paris ends where it stands, as when its process dies.
+    pair.paris.tasks.abort_all();
+    assert_eq!(read_to_reset(&mut client).await, b"");
+    assert_eq!(read_to_reset(&mut server).await, b"");
+}
+
 async fn read_or_end(socket: &mut TcpStream) -> usize {
     use tokio::io::AsyncReadExt;
     let mut one = [0];

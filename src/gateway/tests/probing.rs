@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
+use tokio::sync::mpsc;
+
 use super::fakes::{Fake, Script};
 use super::sites::{Loops, Mesh, Pair, Site, pair};
 use super::{accept, read_some, read_to_reset, write};
 use crate::clock;
+use crate::gateway::conn::Conn;
 use crate::health::{Fact, Pace, PeerState, ProbeKind};
-use crate::model::ClusterId;
+use crate::model::{ClusterId, ReplicaId};
+use crate::tls::{Handlers, Limits, Listener};
+use crate::wire::frame::{Acceptor, Control, Ready};
 
 #[tokio::test]
 async fn an_unknown_peer_is_found_and_pinged() {
@@ -77,6 +82,36 @@ async fn a_peer_that_never_says_ready_fails_at_its_address() {
         |f: &Fact| matches!(f, Fact::DialFailed { address, .. } if *address == oregon.address);
     paris.fact(failed).await;
     paris.fact(failed).await;
+}
+
+#[tokio::test]
+async fn pings_under_way_when_the_leaf_ends_are_void() {
+    let mesh = Mesh::new(&["paris", "oregon"]);
+    let mut paris = Site::start(&mesh, "paris", Loops::Probing);
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener = Listener::bind(any, mesh.trust("oregon"), Limits::default()).unwrap();
+    paris.know("oregon", listener.local_addr(), None);
+    let (_trigger, drain) = crate::drain::channel();
+    let ((control, _), (data, mut accepted)) = (mpsc::channel(1), mpsc::channel(64));
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move { listener.run(Handlers { control, data }, drain).await.unwrap() });
+    // It says who it is, and then reads nothing.
+    tasks.spawn(async move {
+        let mut deaf = Vec::new();
+        while let Some(one) = accepted.recv().await {
+            let expiry = one.peer.expires();
+            let mut conn = Conn::<Acceptor>::new(one.stream, one.peer, one.remote, expiry);
+            conn.queue(&Control::Ready(Ready { replica: ReplicaId::from_u64(7) }));
+            conn.flush().await.unwrap();
+            deaf.push(conn);
+        }
+    });
+    let ping = paris.fact(|f| matches!(f, Fact::ProbeSent { kind: ProbeKind::Standing, .. })).await;
+    let Fact::ProbeSent { id: sent, .. } = ping else { unreachable!() };
+    crate::testing::trust::unpin(mesh.folder("paris").as_ref(), "oregon");
+    assert!(paris.trust.reload());
+    let void = paris.fact(|f| matches!(f, Fact::ProbeVoid { id, .. } if *id == sent)).await;
+    assert!(matches!(void, Fact::ProbeVoid { kind: ProbeKind::Standing, .. }));
 }
 
 #[tokio::test]

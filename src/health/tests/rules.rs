@@ -100,6 +100,26 @@ mod probes {
     }
 
     #[test]
+    fn a_probe_that_failed_for_want_of_something_here_says_nothing() {
+        let (mut hand, it) = alone();
+        hand.up(0, &it, 10, 5);
+        for n in 0..5 {
+            let at = 5_000 + n * 500;
+            let id = hand.send(at, &it, Fresh);
+            hand.void(at + 10, &it, Fresh, id);
+            hand.ping(at + 20, &it, 10);
+        }
+        assert_eq!(hand.state("oregon"), PeerState::Up);
+        assert!(hand.peer("oregon").loss_percent < f32::EPSILON);
+        let pings: Vec<_> = (0..5).map(|n| hand.send(8_000 + n * 10, &it, Standing)).collect();
+        for id in pings {
+            hand.void(8_100, &it, Standing, id);
+        }
+        hand.until(10_900);
+        assert_eq!(hand.state("oregon"), PeerState::Up, "no probe is outstanding");
+    }
+
+    #[test]
     fn loss_is_the_share_unanswered_of_the_last_hundred() {
         let (mut hand, it) = alone();
         hand.up(0, &it, 10, 90);

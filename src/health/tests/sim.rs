@@ -86,6 +86,11 @@ impl Hand {
         self.fact(at, fact);
     }
 
+    pub(super) fn void(&mut self, at: u64, target: &Target, kind: ProbeKind, id: u64) {
+        let fact = Fact::ProbeVoid { target: target.clone(), kind, id, at: self.at(at) };
+        self.fact(at, fact);
+    }
+
     /// A `PING` at `at`, its `PONG` after `rtt`.
     pub(super) fn ping(&mut self, at: u64, target: &Target, rtt: u64) {
         let id = self.send(at, target, ProbeKind::Standing);
