@@ -177,6 +177,75 @@ fn varint(mut value: usize, out: &mut Vec<u8>) {
     out.push(u8::try_from(value).expect("7 bits"));
 }
 
+/// What paris may not have: names of every kind, the protocol number, the port.
+async fn not_exported(world: &World, oregon: &Agent, echo: &Backend) -> Vec<(Vec<u8>, u8, u32)> {
+    let long = [b"shop/".as_slice(), &[b'a'; 300]].concat();
+    let endpoint = echo.address.to_string();
+    let vip = oregon.vip("web.shop").await.to_string();
+    let admin = world.admin("oregon").to_string();
+    let names: [&[u8]; 34] = [
+        b"shop/absent",
+        b"shop/private",
+        b"shop/closed",
+        b"shop/callers",
+        b"shop/accounts",
+        b"other/web",
+        b"shop/WEB",
+        b"SHOP/web",
+        b"Shop/Web",
+        b"shop/web.",
+        b"shop./web",
+        b"shop/web/",
+        b"/shop/web",
+        b"shop//web",
+        b"shop/../shop/web",
+        b"../shop/web",
+        b"shop/..",
+        b"..",
+        b".",
+        b"",
+        b"/",
+        b"shop",
+        b"web",
+        b"shop/web\0",
+        b"shop\0/web",
+        b"\0",
+        b" shop/web",
+        b"shop/web ",
+        b"shop/web\r\nHost: admin",
+        b"web.shop.svc.clusterset.local",
+        b"portolan/echo",
+        &long,
+        endpoint.as_bytes(),
+        vip.as_bytes(),
+    ];
+    let mut asked: Vec<(Vec<u8>, u8, u32)> =
+        names.iter().map(|name| (name.to_vec(), 1, 80)).collect();
+    asked.extend(
+        [admin.as_bytes(), b"127.0.0.1:22", b"169.254.169.254", b"[::1]:80"]
+            .map(|name| (name.to_vec(), 1, 80)),
+    );
+    // The right name, but another port or protocol.
+    let backend = u32::from(echo.address.port());
+    for (protocol, port) in [
+        (1, 81),
+        (1, 0),
+        (1, 443),
+        (1, 8443),
+        (1, backend),
+        (1, 65_536 + 80),
+        (1, u32::MAX),
+        (2, 80),
+        (3, 80),
+        (0, 80),
+        (4, 80),
+        (127, 80),
+    ] {
+        asked.push((b"shop/web".to_vec(), protocol, port));
+    }
+    asked
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn s06_whatever_is_not_exported_meets_one_and_the_same_refusal() {
     let world = World::new(&["paris", "oregon", "tokyo"]);
@@ -185,32 +254,7 @@ async fn s06_whatever_is_not_exported_meets_one_and_the_same_refusal() {
     let oregon = world.start("oregon");
     ready(&oregon).await;
     oregon.until("callers.shop", |service| service.candidates.iter().any(|c| c.usable)).await;
-    let long = [b"shop/".as_slice(), &[b'a'; 300]].concat();
-    let endpoint = echo.address.to_string();
-    let vip = oregon.vip("web.shop").await.to_string();
-    let admin = world.admin("oregon").to_string();
-    let names: [&[u8]; 34] = [
-        b"shop/absent", b"shop/private", b"shop/closed", b"shop/callers", b"shop/accounts",
-        b"other/web", b"shop/WEB", b"SHOP/web", b"Shop/Web", b"shop/web.", b"shop./web",
-        b"shop/web/", b"/shop/web", b"shop//web", b"shop/../shop/web", b"../shop/web",
-        b"shop/..", b"..", b".", b"", b"/", b"shop", b"web", b"shop/web\0", b"shop\0/web",
-        b"\0", b" shop/web", b"shop/web ", b"shop/web\r\nHost: admin",
-        b"web.shop.svc.clusterset.local", b"portolan/echo", &long, endpoint.as_bytes(),
-        vip.as_bytes(),
-    ];
-    let mut asked: Vec<(Vec<u8>, u8, u32)> =
-        names.iter().map(|name| (name.to_vec(), 1, 80)).collect();
-    asked.extend([admin.as_bytes(), b"127.0.0.1:22", b"169.254.169.254", b"[::1]:80"].map(
-        |name| (name.to_vec(), 1, 80),
-    ));
-    // The right name, but another port or protocol.
-    let backend = u32::from(echo.address.port());
-    for (protocol, port) in [
-        (1, 81), (1, 0), (1, 443), (1, 8443), (1, backend), (1, 65_536 + 80), (1, u32::MAX),
-        (2, 80), (3, 80), (0, 80), (4, 80), (127, 80),
-    ] {
-        asked.push((b"shop/web".to_vec(), protocol, port));
-    }
+    let asked = not_exported(&world, &oregon, &echo).await;
     let before = echo.accepted();
     let mut wire = dial(&world).await;
     for (place, (name, protocol, port)) in asked.iter().enumerate() {

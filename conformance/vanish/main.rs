@@ -1,5 +1,7 @@
 //! Peers that vanish, refuse, cross and lie, against whole agents through `app::build`.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod after;
 mod before;
 mod crossing;

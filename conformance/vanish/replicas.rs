@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use portolan::clock;
 use portolan::health::PeerState;
 use portolan::testing::{Agent, Backend, PATIENCE, Process, World};
+use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -117,10 +118,9 @@ async fn p01_one_of_two_replicas_ends_abruptly() {
     world.export("oregon", "shop/web", 80, &[echo.address]);
     let [one, two] = configure(&world).map(|(file, _)| Agent::start(&file));
     let paris = start_paris(&world).await;
-    let held = spread(&paris, async |which| {
-        metric(if which == 1 { &one } else { &two }, OPEN).await
-    })
-    .await;
+    let held =
+        spread(&paris, async |which| metric(if which == 1 { &one } else { &two }, OPEN).await)
+            .await;
     let lost = metric(&two, OPEN).await;
     assert!((metric(&one, OPEN).await + lost - held.len() as f64).abs() < 0.5);
     two.kill();
@@ -129,6 +129,15 @@ async fn p01_one_of_two_replicas_ends_abruptly() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p01_one_of_two_replicas_is_killed() {
+    one_of_two_processes_meets(Signal::KILL).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p01_one_of_two_replicas_is_frozen() {
+    one_of_two_processes_meets(Signal::STOP).await;
+}
+
+async fn one_of_two_processes_meets(signal: Signal) {
     let world = World::new(&["paris", "oregon"]);
     let echo = Backend::echo(loopback()).await;
     world.export("oregon", "shop/web", 80, &[echo.address]);
@@ -145,7 +154,6 @@ async fn p01_one_of_two_replicas_is_killed() {
     };
     let held = spread(&paris, open).await;
     let lost = open(2).await;
-    two.kill();
+    two.signal(signal);
     survives(&paris, held, lost, clock::now()).await;
-    one.kill();
 }

@@ -112,7 +112,7 @@ async fn what_is_illegal_before_the_reply_moves_the_client_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_before_the_reply_moves_the_client_on() {
-    let mut stage = Stage::new().await;
+    let stage = Stage::new().await;
     stage.tokyo.set(portolan::testing::peer::Fault::Reset);
     for _ in 0..3 {
         stage.tokyo_leads().await;
@@ -192,11 +192,7 @@ async fn serve_again(stage: &mut Stage, mut stream: Stream) {
 }
 
 /// Accepts, after these frames; whether paris had not yet given tokyo up, as on a slow machine.
-async fn wins(
-    stream: &mut Stream,
-    client: &mut tokio::net::TcpStream,
-    before: &[Heard],
-) -> bool {
+async fn wins(stream: &mut Stream, client: &mut tokio::net::TcpStream, before: &[Heard]) -> bool {
     let number = stream.open.stream;
     stream.wire.send(before).await.unwrap();
     stream.wire.control(reply(number, Verdict::Accepted)).await.unwrap();
@@ -230,12 +226,8 @@ async fn drain_crosses_open_reply_payload_and_fin_and_no_stream_is_lost() {
             break (stage, client, stream);
         }
     };
-    let frames = [
-        drain(),
-        Heard::Payload(b"one ".to_vec()),
-        drain(),
-        Heard::Payload(b"two".to_vec()),
-    ];
+    let frames =
+        [drain(), Heard::Payload(b"one ".to_vec()), drain(), Heard::Payload(b"two".to_vec())];
     stream.wire.send(&frames).await.unwrap();
     reads("both parts", &mut client, b"one two").await;
     // From now on new streams go elsewhere.
