@@ -102,14 +102,14 @@ impl Running {
         stages.draining.send_replace(true);
         stages.gateway.advance(drain::Phase::Announced);
         stages.dns.advance(drain::Phase::Announced);
-        let (first, rest) = (
-            stages.dns_delay.min(stages.gateway_delay),
-            stages.gateway_delay.saturating_sub(stages.dns_delay),
+        let stop_accepting = async |trigger: &drain::Trigger, delay| {
+            tokio::time::sleep(delay).await;
+            trigger.advance(drain::Phase::Draining);
+        };
+        tokio::join!(
+            stop_accepting(&stages.dns, stages.dns_delay),
+            stop_accepting(&stages.gateway, stages.gateway_delay),
         );
-        tokio::time::sleep(first).await;
-        stages.dns.advance(drain::Phase::Draining);
-        tokio::time::sleep(rest).await;
-        stages.gateway.advance(drain::Phase::Draining);
         if tokio::time::timeout(stages.deadline, self.supervisor.drained()).await.is_err() {
             tracing::warn!("the drain deadline has passed; what is left is reset");
         }

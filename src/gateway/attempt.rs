@@ -108,7 +108,7 @@ impl Attempt {
     pub(super) async fn run(mut self) -> Tried {
         if let Some(spare) = self.spare.take() {
             match self.ask(spare).await {
-                Asking::Lost => {}
+                Asking::Lost(_) => {}
                 Asking::Silent => return Tried::Lost,
                 Asking::Done(tried) => return tried,
             }
@@ -123,7 +123,14 @@ impl Attempt {
             return Tried::Cancelled;
         }
         match self.ask(fresh).await {
-            Asking::Lost | Asking::Silent => Tried::Lost,
+            Asking::Lost(replica) => {
+                // Not a reused connection: after `READY` it counts against the replica.
+                if let Some(target) = replica {
+                    self.shared.news.unanswered(target);
+                }
+                Tried::Lost
+            }
+            Asking::Silent => Tried::Lost,
             Asking::Done(tried) => tried,
         }
     }
@@ -185,8 +192,8 @@ impl Attempt {
 }
 
 enum Asking {
-    /// The connection was lost.
-    Lost,
+    /// The connection was lost; to which replica, if it had said so.
+    Lost(Option<Target>),
     /// Nothing at all came back.
     Silent,
     Done(Tried),
@@ -309,7 +316,7 @@ impl<'a> Question<'a> {
         let shared = &self.attempt.shared;
         let target = self.conn.target();
         match (what, target) {
-            (What::Lost, _) => Asking::Lost,
+            (What::Lost, target) => Asking::Lost(target.filter(|_| self.cancelled.is_none())),
             (What::Silent, Some(target)) => {
                 shared.news.unanswered(target.clone());
                 shared.pool.challenge(&target);
@@ -320,7 +327,7 @@ impl<'a> Question<'a> {
                 shared.news.dial_failed(peer, self.conn.address, DialFault::Timeout);
                 Asking::Silent
             }
-            (What::Reply(_) | What::Cancelled, None) => Asking::Lost,
+            (What::Reply(_) | What::Cancelled, None) => Asking::Lost(None),
             (What::Reply(Verdict::Accepted), Some(target)) => {
                 shared.news.replied(&target);
                 Asking::Done(Tried::Accepted(Box::new(self.conn), target))

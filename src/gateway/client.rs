@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{Attempt, Tried, Wish};
-use super::live::{self, Listed};
+use super::live::{self, Cut, Listed, Live, Order};
 use super::metrics::{Direction, Ending};
 use super::order::{Destination, order};
 use super::pool::Tunnel;
@@ -121,6 +121,7 @@ impl Shared {
             live::Way::Out(target),
             Some((wish.key.clone(), wish.port)),
         );
+        self.cut_if_late(live);
         let finished = stream::carry(client, conn, live, &self.budget).await;
         if let Some(mut conn) = finished.conn {
             if conn.draining {
@@ -144,10 +145,19 @@ impl Shared {
         let _open = self.metrics.open(Direction::Outbound);
         let port = Some((wish.key.clone(), wish.port));
         let Listed { live, .. } = &self.streams.list(None, live::Way::Local, port);
+        self.cut_if_late(live);
         let done = relay::relay(client, backend, live, &self.budget).await;
         let own = self.cluster.as_str();
         self.metrics.ended(Direction::Outbound, own, done.ending, done.sent + done.received);
         access_line(wish, own, done.ending, done.sent, done.received, begun);
+    }
+
+    /// The deadline may have passed, or the trust be withdrawn, just before it was listed.
+    fn cut_if_late(&self, live: &Live) {
+        if self.forced.is_cancelled() {
+            live.tell(Order::Cut(Cut::Shutdown));
+        }
+        self.cut_if_revoked(live);
     }
 
     /// Dials a backend of our own export.

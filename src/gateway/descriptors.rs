@@ -1,7 +1,7 @@
 //! The descriptor limit, raised as far as the system lets us, and the cap of streams under it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -41,6 +41,8 @@ pub(super) struct Cap {
     limit: usize,
     most: AtomicUsize,
     permits: Arc<Semaphore>,
+    /// That streams are fewer than configured was said: each further listener takes a little more.
+    warned: AtomicBool,
 }
 
 impl Cap {
@@ -59,7 +61,8 @@ impl Cap {
             tracing::info!(descriptors = limit, streams = most, "descriptor limit");
         }
         let permits = Arc::new(Semaphore::new(most));
-        Self { configured, limit, most: AtomicUsize::new(most), permits }
+        let warned = AtomicBool::new(most < configured);
+        Self { configured, limit, most: AtomicUsize::new(most), permits, warned }
     }
 
     /// The cap in force.
@@ -77,8 +80,7 @@ impl Cap {
             // Those in use are not taken away; the cap is then reached a little later.
             let forgotten = self.permits.forget_permits(before - now);
             self.most.store(before - forgotten, Ordering::Relaxed);
-            // Said once: each further listener takes a little more.
-            if before == self.configured {
+            if !self.warned.swap(true, Ordering::Relaxed) {
                 tracing::warn!(
                     descriptors = self.limit,
                     listeners,

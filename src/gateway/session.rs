@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 use super::conn::Conn;
-use super::live::{self, Listed};
+use super::live::{self, Cut, Listed, Order};
 use super::metrics::{Direction, Ending};
 use super::role::Event;
 use super::{Shared, backend, stream};
@@ -29,6 +29,8 @@ const BACKEND_TIME: Duration = Duration::from_secs(3);
 const LAST_REFUSALS: Duration = Duration::from_secs(1);
 /// Octets an echo gives back before it has to end.
 const MOST_ECHO: usize = 64 * 1024;
+/// For a whole echo: probes give up earlier, and nothing else needs one.
+const ECHO_TIME: Duration = Duration::from_secs(5);
 /// How often an idle connection's expiry is looked at.
 const EXPIRY_EVERY: Duration = Duration::from_secs(30);
 
@@ -127,7 +129,10 @@ impl Shared {
             Phase::Draining | Phase::Forced => Err(Verdict::Draining),
         };
         let granted = match decided {
-            Ok(Grant::Echo) => return echo(conn).await,
+            Ok(Grant::Echo) => {
+                let echoed = tokio::time::timeout(ECHO_TIME, echo(conn)).await;
+                return echoed.unwrap_or_default();
+            }
             Ok(Grant::Backends(table, key, port)) => {
                 let Ok(permit) = Arc::clone(&self.peers).try_acquire_owned() else {
                     return self.refuse(conn, &open, Verdict::Overloaded, begun);
@@ -242,8 +247,12 @@ impl Shared {
         let remote = conn.address;
         let Listed { live, .. } =
             &self.streams.list(Some(identity.clone()), live::Way::In, Some(port));
-        // Listed first: whoever announces after this tells the stream itself.
+        // Listed first: whoever announces, cuts or revokes after this tells the stream itself.
         drain.announce(&mut conn);
+        if drain.watch.phase() == Phase::Forced {
+            live.tell(Order::Cut(Cut::Shutdown));
+        }
+        self.cut_if_revoked(live);
         let finished = stream::carry(socket, conn, live, &self.budget).await;
         let octets = finished.sent + finished.received;
         let peer = identity.cluster().as_str();

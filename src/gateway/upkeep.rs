@@ -68,10 +68,20 @@ impl Shared {
 
     /// The bundles changed: what a withdrawn one vouched for ends.
     fn revoke(&self) {
-        let revoked =
-            |live: &Live| live.peer.as_ref().is_some_and(|peer| !self.trust.still_trusts(peer));
-        self.streams.tell(Order::Cut(Cut::Revoked), revoked);
+        self.streams.tell(Order::Cut(Cut::Revoked), |live| self.is_revoked(live));
         self.sweep();
+    }
+
+    fn is_revoked(&self, live: &Live) -> bool {
+        live.peer.as_ref().is_some_and(|peer| !self.trust.still_trusts(peer))
+    }
+
+    /// For a stream that was listed just now: the bundles may have changed since its connection
+    /// was last looked at.
+    pub(super) fn cut_if_revoked(&self, live: &Live) {
+        if self.is_revoked(live) {
+            live.tell(Order::Cut(Cut::Revoked));
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use super::{accept, read_all, read_some, read_to_reset, soon, until, write};
 use crate::catalog::CallerRules;
 use crate::drain::Phase;
 use crate::health::Fact;
+use crate::wire::frame::{Asked, Client, Control, Open};
 
 fn advance(site: &Site, phase: Phase) {
     site.trigger.as_ref().unwrap().advance(phase);
@@ -37,6 +38,25 @@ async fn streams_run_on_while_the_acceptor_drains_and_it_ends_when_they_have() {
     drop(server);
     assert_eq!(read_all(&mut client).await, b"bye");
     // The pool's loops run to the deadline; inbound, outbound and the listener end by themselves.
+    for _ in 0..3 {
+        soon(pair.oregon.tasks.join_next()).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_echo_that_never_ends_is_ended() {
+    let mut pair = pair().await;
+    let shared = std::sync::Arc::clone(&pair.paris.gateway.shared);
+    let mut conn = shared.dial(&pair.oregon.name, pair.oregon.address).await.unwrap();
+    let stream = conn.role().open().unwrap();
+    let (hops, client, trace, deadline_ms) = (0, Client::default(), [0; 16], 0);
+    let asked = Asked::Echo;
+    conn.queue(&Control::Open(Open { stream, asked, hops, client, trace, deadline_ms }));
+    let mut payload = Vec::new();
+    while soon(conn.event(&mut payload)).await.is_ok() {}
+    // Nor does it hold up the drain.
+    drop(pair.paris);
+    advance(&pair.oregon, Phase::Draining);
     for _ in 0..3 {
         soon(pair.oregon.tasks.join_next()).await.unwrap().unwrap();
     }

@@ -123,6 +123,15 @@ async fn a_silent_replica_is_reported_and_the_hedge_is_quick() {
 }
 
 #[tokio::test]
+async fn a_fresh_connection_lost_after_ready_counts_against_the_replica() {
+    let mut three = three(Script::CloseAfterOpen).await;
+    let _client = three.paris.client().await;
+    let _server = accept(&three.backend).await;
+    let lost = |fact: &Fact| matches!(fact, Fact::OpenUnanswered { target, .. } if target.peer.as_str() == "tokyo");
+    three.paris.fact(lost).await;
+}
+
+#[tokio::test]
 async fn nobody_left_is_a_reset_within_the_deadline() {
     let mut three = three(Script::Refuse(Verdict::NotExported)).await;
     three.paris.set_candidates(&["tokyo"]);
