@@ -72,10 +72,7 @@ pub(super) fn wanted(stock: Stock, moving: usize, begun: f64) -> usize {
     let for_demand = demand(stock.peak).clamp(REST, MOST_FOR_DEMAND);
     let for_moving = match moving {
         0 => 0,
-        count => count
-            .div_ceil(SECOND_SHARE)
-            .max(whole(begun))
-            .clamp(SECOND_LEAST, SECOND_MOST),
+        count => count.div_ceil(SECOND_SHARE).max(whole(begun)).clamp(SECOND_LEAST, SECOND_MOST),
     };
     for_demand.max(for_moving)
 }
