@@ -54,10 +54,11 @@ class Agent:
         return started
 
     def kill(self):
-        """SIGKILL; the instant."""
+        """SIGKILL; the instant before it: what it resets was still in flight."""
+        begun = time.monotonic()
         self.process.kill()
         self.process = None
-        return time.monotonic()
+        return begun
 
     def check(self):
         if self.process:
