@@ -21,6 +21,7 @@ mod metrics;
 mod query;
 mod respond;
 mod server;
+mod shared;
 mod slots;
 mod tcp;
 mod udp;

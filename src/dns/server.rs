@@ -12,12 +12,12 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::{JoinError, JoinSet};
 
 use super::metrics::Metrics;
-use super::respond::{Policy, Received, respond};
+use super::respond::Policy;
+use super::shared::Shared;
 use super::slots::Slots;
-use super::{Limiter, tcp, udp};
-use crate::clock;
+use super::{tcp, udp};
 use crate::drain::{Phase, Watch};
-use crate::routes::{RouteTable, SharedTable};
+use crate::routes::SharedTable;
 use crate::zone::ZoneConfig;
 
 /// TCP connections that one source may hold.
@@ -89,15 +89,6 @@ struct Bound {
     tcp: TcpListener,
 }
 
-/// What every loop and connection reads.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) policy: ArcSwap<Policy>,
-    pub(super) table: SharedTable,
-    pub(super) metrics: Metrics,
-    pub(super) slots: Arc<Slots>,
-}
-
 /// Changes the TTL while the server runs (`dns.ttl` applies live).
 #[derive(Debug, Clone)]
 pub struct Ttl(Arc<Shared>);
@@ -155,30 +146,6 @@ impl Ttl {
             policy.zone.ttl_seconds = seconds;
             policy
         });
-    }
-}
-
-impl Shared {
-    /// Answers one message into `out` and counts it; false if it gets no answer.
-    pub(super) fn answer(
-        &self,
-        received: Received<'_>,
-        policy: &Policy,
-        table: &RouteTable,
-        limiter: Option<&mut Limiter>,
-        out: &mut Vec<u8>,
-    ) -> bool {
-        match respond(received, policy, table, limiter, out) {
-            Some(responded) => {
-                let took = clock::now().saturating_duration_since(received.now);
-                self.metrics.answered(received.transport, responded, took);
-                true
-            }
-            None => {
-                self.metrics.dropped();
-                false
-            }
-        }
     }
 }
 

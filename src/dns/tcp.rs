@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::metrics::Metrics;
 use super::respond::{Received, Transport};
-use super::server::Shared;
+use super::shared::Shared;
 use super::slots::Slot;
 use crate::clock;
 use crate::drain::{Phase, Watch};

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::Limiter;
 use super::respond::{Received, Transport};
-use super::server::Shared;
+use super::shared::Shared;
 use crate::clock;
 use crate::drain::{Phase, Watch};
 

@@ -11,7 +11,6 @@ use tokio::task::JoinSet;
 use super::Shared;
 use super::attempt::Undialled;
 use super::pool::Tunnel;
-use super::probes::Find;
 use super::role::Event;
 use crate::clock;
 use crate::health::{Fact, Pace, ProbeKind, Target};
@@ -52,6 +51,15 @@ struct Probe {
 struct Landed {
     conn: Tunnel,
     rtt: Duration,
+}
+
+/// A connection to a replica, found while looking for another or for any.
+#[derive(Debug)]
+pub(super) struct Find {
+    /// The replica.
+    pub(super) target: Target,
+    /// Its connection, to stand.
+    pub(super) conn: Tunnel,
 }
 
 /// Why a fresh probe did not land.

@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::pool::Tunnel;
-use super::{Gateway, Shared, probe};
+use super::probe::{self, Find};
+use super::{Gateway, Shared};
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::drain::{Phase, Watch};
@@ -28,15 +29,6 @@ const FINDS: usize = 64;
 const SEARCH_PAUSE: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(1));
 /// The same while the peer is Down.
 const DOWN_PAUSE: Duration = Duration::from_millis(300);
-
-/// A connection to a replica, found while looking for another or for any.
-#[derive(Debug)]
-pub(super) struct Find {
-    /// The replica.
-    pub(super) target: Target,
-    /// Its connection, to stand.
-    pub(super) conn: Tunnel,
-}
 
 struct Probed {
     task: AbortHandle,

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use aws_lc_rs::digest;
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::CryptoProvider;
@@ -14,15 +13,12 @@ use rustls_pki_types::pem::PemObject;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
+use super::fingerprint::{Fingerprint, fingerprint};
 use super::identity::spiffe_id;
 use crate::model::{ClusterId, DnsName};
 
 /// Most authorities in one bundle; a rotation needs two.
 const MAX_AUTHORITIES: usize = 16;
-
-/// SHA-256 of a bundle's certificates: two bundles with one fingerprint trust the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Fingerprint([u8; 32]);
 
 /// The authorities pinned for one cluster, with the stock verifiers over them alone.
 pub(super) struct Bundle {
@@ -100,17 +96,4 @@ pub(super) fn authorities(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, St
         }
     }
     Ok(found)
-}
-
-/// Independent of the order in the file: a set is what is trusted.
-fn fingerprint(authorities: &[CertificateDer<'_>]) -> Fingerprint {
-    let mut each: Vec<_> = authorities
-        .iter()
-        .map(|certificate| digest::digest(&digest::SHA256, certificate).as_ref().to_vec())
-        .collect();
-    each.sort();
-    each.dedup();
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(digest::digest(&digest::SHA256, &each.concat()).as_ref());
-    Fingerprint(bytes)
 }

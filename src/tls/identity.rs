@@ -8,7 +8,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use super::bundle::Fingerprint;
+use super::fingerprint::Fingerprint;
 use crate::model::{ClusterId, DnsName};
 
 /// What follows the cluster's name in the one DNS SAN of a leaf.

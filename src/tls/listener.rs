@@ -20,7 +20,8 @@ use super::dialer::check;
 use super::error::Error;
 use super::identity::{Claims, PeerIdentity};
 use super::kind::Kind;
-pub use super::lobby::Lease;
+use super::limits::Limits;
+use super::lobby::Lease;
 use super::lobby::{Lobby, Place, Source};
 use super::material::{Material, SERVED};
 use super::refusal::Refusal;
@@ -64,30 +65,6 @@ pub struct Handlers {
     pub control: mpsc::Sender<Accepted>,
     /// Data connections, probes among them.
     pub data: mpsc::Sender<Accepted>,
-}
-
-/// The caps of the gateway port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Connections that have not shown who they are; the oldest is evicted when full.
-    pub unauthenticated: usize,
-    /// Of these, from one source (an IPv4 address or an IPv6 /64).
-    pub per_source: usize,
-    /// The same for sources that hold an authenticated connection.
-    pub per_known_source: usize,
-    /// For the whole handshake.
-    pub handshake: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            unauthenticated: 1024,
-            per_source: 32,
-            per_known_source: 512,
-            handshake: Duration::from_secs(5),
-        }
-    }
 }
 
 /// The gateway port, bound.

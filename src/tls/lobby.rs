@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use super::listener::Limits;
+use super::limits::Limits;
 use crate::model::canonical;
 
 /// Where connections come from, as far as one host can choose: an IPv4 address, an IPv6 /64.

@@ -18,12 +18,12 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use zeroize::Zeroize;
 
 use super::bundle::{Bundle, authorities};
+use super::config::Config;
 use super::error::Error;
 use super::folder::{OwnFiles, Paths, PeerFiles};
 use super::identity::{Claims, spiffe_id};
 use super::issue::Authority;
 use super::kind::Kind;
-use super::trust::Config;
 use super::verify::{Bundles, InboundVerifier};
 use crate::clock;
 use crate::model::ClusterId;

@@ -13,12 +13,15 @@
 //! watch [`Trust::generation`], ask [`Trust::still_trusts`] and mind [`PeerIdentity::expires`].
 
 mod bundle;
+mod config;
 mod dialer;
 mod error;
+mod fingerprint;
 mod folder;
 mod identity;
 mod issue;
 mod kind;
+mod limits;
 mod listener;
 mod lobby;
 mod material;
@@ -28,16 +31,19 @@ mod socket;
 mod trust;
 mod verify;
 
+pub use config::Config;
 pub use dialer::{Dialed, Dialer};
 pub use error::{DialError, Error};
 pub use identity::{IdentityError, PeerIdentity};
 pub use issue::init;
 pub use kind::Kind;
-pub use listener::{Accepted, Handlers, Lease, Limits, Listener};
+pub use limits::Limits;
+pub use listener::{Accepted, Handlers, Listener};
+pub use lobby::Lease;
 pub use metrics::Metrics;
 pub use refusal::Refusal;
 pub use socket::set_user_timeout;
-pub use trust::{Config, Trust};
+pub use trust::Trust;
 
 /// A connection between gateways, either side.
 pub type Stream = tokio_rustls::TlsStream<tokio::net::TcpStream>;

@@ -4,7 +4,6 @@
 //! force and says so; a bundle that was removed is out of force within 2 s.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,13 +14,14 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::config::Config;
 use super::error::Error;
 use super::folder::{ContentHash, Folder, Paths, PeerFiles};
 use super::identity::PeerIdentity;
 use super::material::{Loaded, Material, Own, load_bundles, provider, warn_if_unvouched};
 use super::metrics::Metrics;
 use super::verify::Bundles;
-use crate::model::{ClusterId, DnsName};
+use crate::model::ClusterId;
 use crate::{clock, drain};
 
 /// Between looks at the folder: a change is in force within twice this.
@@ -32,17 +32,6 @@ const CHECK: Duration = Duration::from_secs(30);
 const WARN_BEFORE: Duration = Duration::from_secs(6 * 3600);
 /// How far the moment of renewal is spread around half of the leaf's life.
 const RENEW_SPREAD: f64 = 0.1;
-
-/// Who we are and where our keys lie.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// The own cluster.
-    pub cluster: ClusterId,
-    /// The trust domain.
-    pub clusterset: DnsName,
-    /// The folder with `cert.pem`, `key.pem`, `ca.pem`, optional `ca.key` and `peers/`.
-    pub dir: PathBuf,
-}
 
 /// A cheap handle on the own identity and the pinned bundles.
 #[derive(Clone)]
