@@ -226,7 +226,7 @@ async fn until_logged(agent: &Process, word: &str) {
 
 async fn until_metric(agent: &Process, line: &str) {
     let deadline = clock::now() + PATIENCE;
-    while !agent.admin.metrics().await.unwrap().contains(line) {
+    while !agent.admin.metrics().await.expect("it answers").contains(line) {
         assert!(clock::now() < deadline, "{line} was never shown");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

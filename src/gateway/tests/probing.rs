@@ -63,7 +63,7 @@ async fn another_replica_behind_the_address_is_seen_and_the_meant_one_fails() {
     let mesh = Mesh::new(&["paris", "oregon"]);
     let mut paris = Site::start(&mesh, "paris", Loops::Probing);
     let oregon = Site::start(&mesh, "oregon", Loops::Quiet);
-    let gone = crate::model::ReplicaId::from_u64(1);
+    let gone = ReplicaId::from_u64(1);
     paris.know("oregon", oregon.address, Some(gone));
     let seen =
         |f: &Fact| matches!(f, Fact::Seen { target, .. } if target.replica == oregon.replica);
