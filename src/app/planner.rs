@@ -1,8 +1,8 @@
 //! The planner: the one task that owns [`Inputs`] and publishes the route table.
 //!
 //! Facts come in from every edge; what they mean is decided by `health`, `catalog` and `routes`.
-//! A change is published at once, but never more often than every [`PUBLISH_EVERY`]; nothing is
-//! published when nothing changed. Disk is written by another task ([`super::saver`]), so a slow
+//! A change is published at once, but never more than [`BURST`] times within [`BURST_WITHIN`] (ten
+//! a second); nothing is published when nothing changed. Disk is written by another task ([`super::saver`]), so a slow
 //! disk delays new addresses, never failover.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,8 +26,13 @@ use crate::peering;
 use crate::routes::{Inputs, PeerInput, RouteTable, TableWriter, plan, replan};
 use crate::vips;
 
-/// The shortest time between two published tables.
-const PUBLISH_EVERY: Duration = Duration::from_millis(100);
+/// So many tables may be published within [`BURST_WITHIN`]: a new service takes two, one without
+/// its address and one as soon as that is written down.
+const BURST: usize = 3;
+/// See [`BURST`].
+const BURST_WITHIN: Duration = Duration::from_millis(300);
+/// Changes that come together are published together.
+const GATHER: Duration = Duration::from_millis(5);
 /// Changes that only people see (round trips, loss) are published this often.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
 /// The shortest time between two saves of the peers' catalogs.
@@ -99,7 +104,8 @@ pub(super) struct Planner {
     vips: vips::Allocator,
     table: Arc<RouteTable>,
     dirty: Dirty,
-    published: Instant,
+    /// When the last tables were published, oldest first.
+    published: [Instant; BURST],
     /// When time alone was last considered.
     looked: Instant,
     views: BTreeMap<ClusterId, PeerView>,
@@ -122,7 +128,7 @@ impl Planner {
             vips: start.vips,
             table: start.table,
             dirty: Dirty::All,
-            published: now,
+            published: [now; BURST],
             looked: now,
             views: BTreeMap::new(),
             unwritten: false,
@@ -182,10 +188,11 @@ impl Planner {
     }
 
     fn publish_due(&self) -> Option<Instant> {
+        let [first, .., last] = self.published;
         match self.dirty {
             Dirty::Nothing => None,
-            Dirty::Figures => Some(self.published + REFRESH_EVERY),
-            Dirty::Some(_) | Dirty::All => Some(self.published + PUBLISH_EVERY),
+            Dirty::Figures => Some(last + REFRESH_EVERY),
+            Dirty::Some(_) | Dirty::All => Some((first + BURST_WITHIN).max(last + GATHER)),
         }
     }
 
@@ -372,7 +379,8 @@ impl Planner {
         table.revision = self.table.revision + u64::from(!figures);
         self.table = Arc::new(table);
         self.out.table.publish(Arc::clone(&self.table));
-        self.published = now;
+        self.published.rotate_left(1);
+        self.published[BURST - 1] = now;
         if !figures {
             self.out.changed.send_replace(self.table.revision);
         }

@@ -9,8 +9,8 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
@@ -24,6 +24,10 @@ use crate::clock;
 
 /// One-way delay varies by this share.
 const JITTER: f64 = 0.1;
+
+/// What sets out within this time is delayed alike. Were every chunk delayed by itself, a burst
+/// kept in order would always wait for its slowest, and the mean would not be the round trip.
+const SAME_DELAY: Duration = Duration::from_millis(20);
 
 /// Bytes read at once.
 const CHUNK: usize = 16 * 1024;
@@ -49,6 +53,7 @@ pub(super) struct Swallowed {
 #[derive(Debug)]
 pub(super) struct Link {
     one_way: Duration,
+    delay: Mutex<(Instant, Duration)>,
     cut: watch::Sender<bool>,
     bytes: AtomicU64,
     chunks: AtomicU64,
@@ -58,8 +63,10 @@ pub(super) struct Link {
 impl Link {
     /// A link with that round trip.
     pub(super) fn new(round_trip: Duration) -> Arc<Self> {
+        let one_way = round_trip / 2;
         Arc::new(Self {
-            one_way: round_trip / 2,
+            one_way,
+            delay: Mutex::new((clock::now(), one_way)),
             cut: watch::Sender::new(false),
             bytes: AtomicU64::new(0),
             chunks: AtomicU64::new(0),
@@ -103,8 +110,16 @@ impl Link {
         }
     }
 
+    /// The delay of what sets out now.
     fn delay(&self) -> Duration {
-        self.one_way.mul_f64(rand::random_range(1.0 - JITTER..=1.0 + JITTER))
+        let now = clock::now();
+        // The pair is written in one assignment: what a panicking writer left is still whole.
+        let mut delay = self.delay.lock().unwrap_or_else(PoisonError::into_inner);
+        if now >= delay.0 {
+            let share = rand::random_range(1.0 - JITTER..=1.0 + JITTER);
+            *delay = (now + SAME_DELAY, self.one_way.mul_f64(share));
+        }
+        delay.1
     }
 }
 

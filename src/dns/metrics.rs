@@ -8,6 +8,7 @@ use hickory_proto::rr::RecordType;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::respond::{Responded, Transport};
+use crate::telemetry::panic_counter;
 
 const TRANSPORTS: [&str; 2] = ["udp", "tcp"];
 const QTYPES: [&str; 10] = ["A", "AAAA", "SRV", "TXT", "SOA", "NS", "PTR", "ANY", "other", "none"];
@@ -40,6 +41,7 @@ struct Inner {
     refused_total: IntCounter,
     dropped: IntCounter,
     errors: IntCounter,
+    panics: IntCounter,
 }
 
 impl Metrics {
@@ -82,6 +84,7 @@ impl Metrics {
             refused_total: refused.with_label_values(&["total"]),
             dropped,
             errors,
+            panics: panic_counter(registry, "dns")?,
         })))
     }
 
@@ -99,6 +102,10 @@ impl Metrics {
 
     pub(super) fn dropped(&self) {
         self.0.dropped.inc();
+    }
+
+    pub(super) fn panicked(&self) {
+        self.0.panics.inc();
     }
 
     pub(super) fn socket_error(&self) {

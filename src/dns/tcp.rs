@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::metrics::Metrics;
 use super::respond::{Received, Transport};
 use super::server::Shared;
 use super::slots::Slot;
@@ -46,7 +47,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, mut drain:
         let accepted = tokio::select! {
             () = drain.reached(Phase::Draining) => break,
             Some(ended) = connections.join_next(), if !connections.is_empty() => {
-                note_end(ended);
+                note_end(&shared.metrics, ended);
                 continue;
             }
             accepted = listener.accept() => accepted,
@@ -76,15 +77,16 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, mut drain:
         tokio::select! {
             () = drain.reached(Phase::Forced) => return,
             ended = connections.join_next() => match ended {
-                Some(ended) => note_end(ended),
+                Some(ended) => note_end(&shared.metrics, ended),
                 None => return,
             }
         }
     }
 }
 
-fn note_end(ended: Result<(), JoinError>) {
+fn note_end(metrics: &Metrics, ended: Result<(), JoinError>) {
     if let Err(error) = ended {
+        metrics.panicked();
         tracing::error!(%error, "a dns connection died; this is a bug, report it with the log");
     }
 }
@@ -206,5 +208,24 @@ impl Connection {
         self.outbox.shrink_to(FLUSH_OCTETS);
         self.answer.shrink_to(FLUSH_OCTETS);
         written.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn p13_a_panic_in_one_connection_is_counted_and_ends_no_other() {
+        let registry = prometheus::Registry::new();
+        let metrics = Metrics::register(&registry).unwrap();
+        let mut connections = JoinSet::new();
+        connections.spawn(async { assert!(std::hint::black_box(false), "on purpose") });
+        connections.spawn(async {});
+        while let Some(ended) = connections.join_next().await {
+            note_end(&metrics, ended);
+        }
+        let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        assert!(text.contains("portolan_panics_total{component=\"dns\"} 1"), "{text}");
     }
 }

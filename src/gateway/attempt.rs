@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
@@ -27,6 +28,10 @@ const SIGN_OF_LIFE: (Duration, Duration) = (Duration::from_millis(300), Duration
 const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a fresh connection may take to say `READY`.
 const READY_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a dial may take before the peer's next address is dialled beside it.
+const HEAD_START: Duration = Duration::from_millis(250);
+/// Addresses dialled for one attempt.
+const MOST_ADDRESSES: usize = 3;
 /// Number of the ping that asks beside an unanswered `OPEN`.
 const BESIDE_OPEN: u64 = 1;
 
@@ -130,9 +135,32 @@ impl Attempt {
         }
     }
 
+    /// Dials the first address, and beside it the next whenever a head start has passed or a
+    /// dial has failed: a replica that is stuck must not cost a stream the whole dial's time.
     async fn dial(&self) -> Option<Tunnel> {
-        let address = *self.addresses.first()?;
-        self.shared.dial(&self.peer, address).await.ok()
+        let mut left = self.addresses.iter().copied().take(MOST_ADDRESSES);
+        if left.len() == 1 {
+            return self.shared.dial(&self.peer, left.next()?).await.ok();
+        }
+        let mut dials = JoinSet::new();
+        loop {
+            match left.next() {
+                Some(address) => {
+                    let (shared, peer) = (Arc::clone(&self.shared), self.peer.clone());
+                    dials.spawn(async move { shared.dial(&peer, address).await });
+                }
+                None if dials.is_empty() => return None,
+                None => {}
+            }
+            tokio::select! {
+                Some(ended) = dials.join_next() => match ended {
+                    Ok(Ok(conn)) => return Some(conn),
+                    Ok(Err(_)) => {}
+                    Err(error) => self.shared.note_panic(Err(error)),
+                },
+                () = tokio::time::sleep(HEAD_START), if left.len() > 0 => {}
+            }
+        }
     }
 
     /// Sends `OPEN` and waits for what becomes of it.

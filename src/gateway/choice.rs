@@ -54,7 +54,13 @@ pub(super) fn choose(
     });
     of_class[..=first.unwrap_or(0)].rotate_right(1);
     let targets: Vec<Target> = of_class.iter().map(|view| view.target.clone()).collect();
-    let addresses = targets.iter().map(|target| target.address).collect();
+    let mut addresses: Vec<SocketAddr> = Vec::with_capacity(targets.len());
+    for target in &targets {
+        // Replicas behind one address are dialled by it once.
+        if !addresses.contains(&target.address) {
+            addresses.push(target.address);
+        }
+    }
     Choice { targets, addresses }
 }
 

@@ -23,7 +23,7 @@ pub(super) enum Ending {
     Revoked,
     /// The shutdown's deadline passed.
     Shutdown,
-    /// The client went away before anybody accepted.
+    /// The client went away before anybody accepted, or the opener gave up as we accepted.
     Cancelled,
     /// Nobody accepted in time.
     Unanswered,

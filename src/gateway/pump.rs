@@ -23,6 +23,8 @@ pub(super) enum Outcome {
     AppBroken,
     /// The other gateway reset the stream.
     Reset,
+    /// The opener's `CANCEL` crossed our `REPLY`; its answer is queued, the tunnel is idle again.
+    Cancelled,
     /// The tunnel broke.
     Lost(conn::Error),
 }
@@ -122,7 +124,8 @@ impl<'a, R: Role> Pump<'a, R> {
                         self.fin_delivered = true;
                     }
                 }
-                Ok(Event::Reset | Event::Cancelled(_)) => return Poll::Ready(Outcome::Reset),
+                Ok(Event::Reset) => return Poll::Ready(Outcome::Reset),
+                Ok(Event::Cancelled(_)) => return Poll::Ready(Outcome::Cancelled),
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Outcome::Lost(error)),
             }

@@ -1,6 +1,6 @@
 //! How many idle connections each peer should have, decided without I/O, and the dials for it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,9 +34,18 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Streams in use by service port and cluster.
 pub(super) type InUse = HashMap<(ServiceKey, PortKey, ClusterId), usize>;
 
-/// Streams in use whose next candidate each peer is.
-pub(super) fn seconds(table: &RouteTable, in_use: &InUse) -> HashMap<ClusterId, usize> {
-    let mut seconds = HashMap::new();
+/// What would move to a peer if the candidate before it were gone.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Moving {
+    /// Streams in use.
+    streams: usize,
+    /// Where they are now.
+    from: HashSet<ClusterId>,
+}
+
+/// What each peer would take over as the next candidate.
+pub(super) fn seconds(table: &RouteTable, in_use: &InUse) -> HashMap<ClusterId, Moving> {
+    let mut seconds: HashMap<ClusterId, Moving> = HashMap::new();
     for ((key, port, first), count) in in_use {
         let Some(route) = table.services.get(key).and_then(|route| route.port(*port)) else {
             continue;
@@ -48,18 +57,22 @@ pub(super) fn seconds(table: &RouteTable, in_use: &InUse) -> HashMap<ClusterId, 
                 && !matches!(candidate.reason, Reason::Draining | Reason::LastResort)
         });
         if let Some(second) = second {
-            *seconds.entry(second.cluster.clone()).or_default() += count;
+            let moving = seconds.entry(second.cluster.clone()).or_default();
+            moving.streams += count;
+            moving.from.insert(first.clone());
         }
     }
     seconds
 }
 
-/// Spares wanted for so much demand and so many streams that would move here.
-pub(super) fn wanted(stock: Stock, moving: usize) -> usize {
+/// Spares wanted for so much demand, so many streams that would move here, and so many begun in
+/// half a second where they are now: those are hedged here before the first candidate is known to
+/// be silent, and each of them should find a spare.
+pub(super) fn wanted(stock: Stock, moving: usize, begun: f64) -> usize {
     let for_demand = demand(stock.peak).clamp(REST, MOST_FOR_DEMAND);
     let for_moving = match moving {
         0 => 0,
-        count => count.div_ceil(SECOND_SHARE).clamp(SECOND_LEAST, SECOND_MOST),
+        count => count.div_ceil(SECOND_SHARE).max(whole(begun)).clamp(SECOND_LEAST, SECOND_MOST),
     };
     for_demand.max(for_moving)
 }
@@ -69,13 +82,17 @@ fn kept(wanted: usize) -> usize {
     if wanted <= REST { REST_KEPT } else { wanted * 2 }
 }
 
+fn demand(peak: f64) -> usize {
+    whole(peak / 2.0)
+}
+
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "a small count of streams, never negative"
 )]
-fn demand(peak: f64) -> usize {
-    (peak / 2.0).ceil().min(MOST_FOR_DEMAND as f64) as usize
+fn whole(streams: f64) -> usize {
+    streams.ceil() as usize
 }
 
 /// The spare dials under way.
@@ -103,7 +120,9 @@ impl Spares {
         for (peer, status) in &table.peers {
             let stock = shared.pool.stock(peer);
             shared.metrics.pool_idle.with_label_values(&[peer.as_str()]).set(as_gauge(stock.idle));
-            let wanted = wanted(stock, moving.get(peer).copied().unwrap_or(0));
+            let moving = moving.get(peer).cloned().unwrap_or_default();
+            let begun = moving.from.iter().map(|first| shared.pool.stock(first).peak).sum();
+            let wanted = wanted(stock, moving.streams, begun);
             shared.pool.trim(peer, kept(wanted), CALM);
             let reachable = matches!(status.health.state, PeerState::Up | PeerState::Suspect);
             if !reachable || self.paused.contains_key(peer) {
@@ -163,12 +182,14 @@ mod tests {
     #[test]
     fn spares_follow_demand_and_the_streams_that_would_move() {
         let rest = Stock { idle: 0, peak: 0.0 };
-        assert_eq!(wanted(rest, 0), 4);
-        assert_eq!(wanted(Stock { idle: 0, peak: 25.0 }, 0), 13);
-        assert_eq!(wanted(Stock { idle: 0, peak: 10_000.0 }, 0), 64);
-        assert_eq!(wanted(rest, 1), 8);
-        assert_eq!(wanted(rest, 1_000), 100);
-        assert_eq!(wanted(rest, 100_000), 256);
-        assert_eq!(kept(wanted(rest, 0)), 8);
+        assert_eq!(wanted(rest, 0, 0.0), 4);
+        assert_eq!(wanted(Stock { idle: 0, peak: 25.0 }, 0, 0.0), 13);
+        assert_eq!(wanted(Stock { idle: 0, peak: 10_000.0 }, 0, 0.0), 64);
+        assert_eq!(wanted(rest, 1, 0.0), 8);
+        assert_eq!(wanted(rest, 1_000, 0.0), 100);
+        assert_eq!(wanted(rest, 100_000, 0.0), 256);
+        assert_eq!(wanted(rest, 12, 25.0), 25, "50 a second on the first candidate");
+        assert_eq!(wanted(rest, 0, 25.0), 4, "nothing would move here");
+        assert_eq!(kept(wanted(rest, 0, 0.0)), 8);
     }
 }

@@ -63,10 +63,19 @@ pub(super) async fn carry<R: Role>(
             conn.close().await;
             finished(Ending::AppReset, None)
         }
-        End::Of(Outcome::Reset) if fin_delivered && R::QUIET_AFTER_FIN => {
+        End::Of(Outcome::Cancelled) => {
+            ends::reset(app);
+            conn.watch_acknowledgements(true);
+            finished(Ending::Cancelled, Some(conn))
+        }
+        End::Of(outcome @ (Outcome::Reset | Outcome::Lost(_)))
+            if fin_delivered && R::QUIET_AFTER_FIN =>
+        {
+            // A client that still uploads is reset by its next octets.
             drop(conn);
             ends::linger(app).await;
-            finished(Ending::PeerReset, None)
+            let lost = matches!(outcome, Outcome::Lost(_));
+            finished(if lost { Ending::PeerLost } else { Ending::PeerReset }, None)
         }
         End::Of(Outcome::Reset) => {
             drop(conn);

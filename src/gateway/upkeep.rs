@@ -10,6 +10,7 @@ use super::live::{Cut, Live, Order, Way};
 use super::metrics::as_gauge;
 use super::spares::Spares;
 use super::{Gateway, Shared};
+use crate::clock;
 use crate::drain::{Phase, Watch};
 use crate::health::{PeerState, PeerView, Target};
 use crate::model::ClusterId;
@@ -168,10 +169,12 @@ fn spread(victims: Vec<Arc<Live>>, tasks: &mut JoinSet<()>) {
         let count = u32::try_from(victims.len()).unwrap_or(u32::MAX);
         let step = RESET_SPREAD / count;
         // Several rounds may meet: no two of them begin together.
-        tokio::time::sleep(step.mul_f64(rand::random::<f64>())).await;
+        let begin = clock::now() + step.mul_f64(rand::random::<f64>());
         for (place, victim) in (0_u32..).zip(victims) {
-            if place > 0 {
-                tokio::time::sleep(step).await;
+            // Each by its own time: a timer's grain must not add up over thousands of streams.
+            let due = begin + step * place;
+            if due > clock::now() {
+                tokio::time::sleep_until(due.into()).await;
             }
             victim.tell(Order::Cut(Cut::Down));
         }

@@ -11,34 +11,38 @@ const MEDIAN_OF: usize = 3;
 /// How many probes the loss is counted over.
 const LOSS_OVER: usize = 100;
 
+/// The first samples are taken by their shortest: a path is never faster than it is, but a process
+/// that has just started, or its peer, is often slow.
+const SEED_OF: u32 = 5;
+
 /// The median of the last three samples, smoothed by time, so that neither one slow answer nor a
-/// burst of late ones moves it. The first three samples are taken as they are (their median):
-/// what ranks at the start is not one lucky or unlucky answer.
+/// burst of late ones moves it. Until [`SEED_OF`] samples were taken, the shortest of them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Estimator {
     last: VecDeque<Duration>,
     seconds: f64,
     updated: Option<Instant>,
-    settled: bool,
+    taken: u32,
 }
 
 impl Estimator {
     /// Takes a sample; beyond `good_max` it only says "slow" and counts as that.
     pub(super) fn sample(&mut self, rtt: Duration, at: Instant, timing: &Timing) {
-        self.settled = self.last.len() == MEDIAN_OF;
-        if self.settled {
+        let sample = rtt.min(timing.good_max);
+        if self.last.len() == MEDIAN_OF {
             self.last.pop_front();
         }
-        self.last.push_back(rtt.min(timing.good_max));
-        let median = self.median().as_secs_f64();
-        let weight = match self.updated {
-            Some(before) if self.settled => {
+        self.last.push_back(sample);
+        self.taken = self.taken.saturating_add(1);
+        match self.updated {
+            Some(before) if self.taken > SEED_OF => {
                 let passed = at.saturating_duration_since(before).as_secs_f64();
-                1.0 - (-passed / timing.rtt_decay.as_secs_f64()).exp()
+                let weight = 1.0 - (-passed / timing.rtt_decay.as_secs_f64()).exp();
+                self.seconds += weight * (self.median().as_secs_f64() - self.seconds);
             }
-            _ => 1.0,
-        };
-        self.seconds += weight * (median - self.seconds);
+            Some(_) => self.seconds = self.seconds.min(sample.as_secs_f64()),
+            None => self.seconds = sample.as_secs_f64(),
+        }
         self.updated = Some(self.updated.map_or(at, |before| before.max(at)));
     }
 
@@ -47,9 +51,9 @@ impl Estimator {
         self.updated.map(|_| Duration::from_secs_f64(self.seconds.max(0.0)))
     }
 
-    /// Whether more samples than the median needs were taken.
+    /// Whether the first samples are over: from now on it smooths.
     pub(super) fn settled(&self) -> bool {
-        self.settled
+        self.taken >= SEED_OF
     }
 
     /// Within what a `PONG` is good; before the first measurement the longest.

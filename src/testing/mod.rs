@@ -5,9 +5,11 @@
 
 mod backend;
 mod dns;
+pub mod peer;
 mod process;
 pub mod table;
 pub mod trust;
+pub mod wire;
 mod world;
 
 pub use backend::{Backend, drain};

@@ -81,6 +81,12 @@ impl World {
         self.dir.path()
     }
 
+    /// A cluster's trust folder.
+    #[must_use]
+    pub fn trust(&self, cluster: &str) -> PathBuf {
+        self.dir.path().join("trust").join(cluster)
+    }
+
     /// A cluster's manifests.
     #[must_use]
     pub fn registry(&self, cluster: &str) -> PathBuf {
@@ -186,16 +192,34 @@ impl World {
         cluster: &str,
         addresses: impl Fn(&str) -> Vec<SocketAddr>,
     ) -> PathBuf {
-        let index = self.clusters.iter().position(|c| c == cluster).expect("a known cluster");
-        let host = self.host(cluster, 1);
-        let own = format!("127.{}.{}.{}/28", self.block.0, self.block.1, index * SPAN + 16);
+        self.write_replica(cluster, 1, addresses)
+    }
+
+    /// As [`World::write_config`], for the replica of a cluster that listens on the host of this
+    /// role, 1 or 2: the same manifests and trust folder, its own state and clusterset addresses.
+    ///
+    /// # Panics
+    /// When the disk refuses.
+    pub fn write_replica(
+        &self,
+        cluster: &str,
+        replica: u8,
+        addresses: impl Fn(&str) -> Vec<SocketAddr>,
+    ) -> PathBuf {
+        let host = self.host(cluster, replica);
+        let IpAddr::V4(vips) = self.host(cluster, 16 * replica) else { unreachable!("IPv4") };
+        let own = format!("{vips}/28");
         let (vips, outbound) = match &self.vips {
             Some(range) => (range, false),
             None => (&own, true),
         };
+        let (file, state) = match replica {
+            1 => ("portolan.yaml".to_owned(), "./state".to_owned()),
+            _ => (format!("replica-{replica}.yaml"), format!("./state-{replica}")),
+        };
         let mut text = format!(
             "cluster: {cluster}\nclusterset: clusterset.local\nnetwork: flat\n\
-             source: {{ files: ./registry }}\nstate: {{ dir: ./state }}\n\
+             source: {{ files: ./registry }}\nstate: {{ dir: {state} }}\n\
              vips: [{vips}]\n\
              gateway: {{ listen: [\"{host}:8443\"], outbound: {outbound}, drain: 2s, \
              shutdown_delay: 300ms }}\n\
@@ -213,7 +237,7 @@ impl World {
             .expect("a string takes text");
         }
         text.push_str(&self.extra);
-        let path = self.dir.path().join(cluster).join("portolan.yaml");
+        let path = self.dir.path().join(cluster).join(file);
         fs::write(&path, text).expect("writable");
         path
     }

@@ -3,7 +3,7 @@
 import socket
 import time
 
-from mesh import PORT, WEB, pod
+from plan import PORT, WEB, pod
 from stage import FORGOTTEN, JUDGED, SLOWEST, Stage
 from watch import Load, Streams, causes, failures, percentile, share
 

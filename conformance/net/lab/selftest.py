@@ -6,7 +6,8 @@ import statistics
 import struct
 import time
 
-from mesh import CLOUDS, PORT, ROUND_TRIP_MS, Mesh, pod
+from mesh import Mesh
+from plan import CLOUDS, PORT, ROUND_TRIP_MS, pod
 
 
 def connect(mesh, a, b, timeout=5.0):

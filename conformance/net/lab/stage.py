@@ -3,7 +3,8 @@
 import ipaddress
 import time
 
-from mesh import CLOUDS, Mesh, network
+from mesh import Mesh
+from plan import CLOUDS, network
 from watch import (
     Load, Watch, causes, failures, first_bytes, order, percentile, share, unexpected)
 
@@ -53,6 +54,8 @@ class Stage:
     def close(self):
         if self.watch:
             self.watch.close()
+        if self.load:
+            self.load.save()
         self.mesh.close()
 
     def expect(self, **orders):

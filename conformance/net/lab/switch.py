@@ -1,6 +1,8 @@
 """The delay line: a TUN device in every cloud's namespace and one process that moves packets.
 
-Each pair of clouds has a one-way delay, ±10 %, that never reorders. A packet belongs to the cloud
+Each pair of clouds has a one-way delay, ±10 %, that never reorders. What sets out within 20 ms is
+delayed alike: were every packet delayed by itself, a burst kept in order would always wait for its
+slowest, and the mean would not be the round trip. A packet belongs to the cloud
 that the third octet of its address names. Started with the namespaces' paths; then takes lines on
 standard input: `rtt A B MILLISECONDS` (answered by `ok` on standard output).
 """
@@ -20,6 +22,7 @@ TUNSETIFF = 0x400454CA
 IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
 CLONE_NEWNET = 0x40000000
 JITTER = 0.1
+SAME_DELAY = 0.02
 BATCH = 128
 LONGEST_PACKET = 65536
 
@@ -47,11 +50,21 @@ class Line:
         self.tuns = tuns
         self.one_way = {}
         self.last = {}
+        self.drawn = {}
         self.due = []
         self.count = 0
 
     def set_round_trip(self, a, b, seconds):
         self.one_way[a, b] = self.one_way[b, a] = seconds / 2
+        self.drawn.clear()
+
+    def delay(self, way, now):
+        """The delay of what sets out now."""
+        until, delay = self.drawn.get(way, (0.0, 0.0))
+        if now >= until:
+            delay = self.one_way[way] * random.uniform(1 - JITTER, 1 + JITTER)
+            self.drawn[way] = (now + SAME_DELAY, delay)
+        return delay
 
     def take(self, source):
         """Reads what the namespace sent, and schedules it."""
@@ -64,13 +77,12 @@ class Line:
             if len(packet) < 20 or packet[0] >> 4 != 4:
                 continue
             target = packet[18]
-            delay = self.one_way.get((source, target))
-            if delay is None:
+            way = (source, target)
+            if way not in self.one_way:
                 continue
             now = time.monotonic()
-            at = now + delay * random.uniform(1 - JITTER, 1 + JITTER)
-            at = max(at, self.last.get((source, target), 0.0))
-            self.last[source, target] = at
+            at = max(now + self.delay(way, now), self.last.get(way, 0.0))
+            self.last[way] = at
             self.count += 1
             heapq.heappush(self.due, (at, self.count, target, packet))
 

@@ -7,8 +7,9 @@ import sys
 import threading
 import time
 
-from mesh import CLOUDS, DIRECT, HERE, PORT, WEB, Process
 from netns import Failed
+from plan import CLOUDS, DIRECT, PORT, WEB
+from process import HERE, Process
 
 
 def percentile(values, percent):
@@ -33,6 +34,7 @@ class Load:
         agent = mesh.agents[cloud]
         address = mesh.until(f"{WEB} resolves in {cloud}", 10, lambda: agent.resolve(WEB))[0]
         self.records = {}
+        self.file = mesh.dir / f"load-{cloud}.json"
         self.lock = threading.Lock()
         self.process = Process(
             mesh.namespaces[cloud].command(
@@ -46,6 +48,10 @@ class Load:
             record = self.records.setdefault(scheduled, Record(scheduled))
             if kind == "-":
                 record.first_byte, record.ended, record.cluster, record.error = rest
+
+    def save(self):
+        """Leaves every record beside the logs."""
+        self.file.write_text("\n".join(json.dumps(vars(record)) for record in self.all()))
 
     def all(self):
         with self.lock:
@@ -159,14 +165,17 @@ class Watch:
 
     def _cloud(self, cloud):
         agent = self.mesh.agents[cloud]
+        trace = open(self.mesh.dir / f"explain-{cloud}.jsonl", "w")
         while not self.stopped.wait(0.1):
             with contextlib.suppress(Failed, ValueError):
                 explained = agent.explain()
                 if explained:
+                    trace.write(json.dumps([time.monotonic(), explained["candidates"]]) + "\n")
                     self.orders[cloud].note(order(explained))
                 states = agent.peer_states()
                 if states:
                     self.states[cloud].note(states)
+        trace.close()
 
     def _dns(self):
         agent = self.mesh.agents["paris"]
