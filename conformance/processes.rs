@@ -185,6 +185,7 @@ async fn o03_a_bad_configuration_and_a_bad_manifest_leave_the_old_in_force() {
 
     fs::write(&config, format!("{good}\nbogus: 1\n")).unwrap();
     until_logged(&paris, "bogus").await;
+    until_metric(&paris, "portolan_config_faulty 1\n").await;
     assert!(!check(&config).status.success(), "check finds the same fault");
     world.manifest("paris", "broken.yaml", "kind: Service\nmetadata: [\n");
     let deadline = clock::now() + PATIENCE;
@@ -209,6 +210,7 @@ async fn o03_a_bad_configuration_and_a_bad_manifest_leave_the_old_in_force() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     fs::write(&config, &good).unwrap();
+    until_metric(&paris, "portolan_config_faulty 0\n").await;
     let report = check(&config);
     let text = String::from_utf8_lossy(&report.stdout).into_owned();
     assert!(report.status.success() || text.contains("in use"), "{text}");
@@ -218,6 +220,14 @@ async fn until_logged(agent: &Process, word: &str) {
     let deadline = clock::now() + PATIENCE;
     while !agent.log().contains(word) {
         assert!(clock::now() < deadline, "{word} was never logged:\n{}", agent.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn until_metric(agent: &Process, line: &str) {
+    let deadline = clock::now() + PATIENCE;
+    while !agent.admin.metrics().await.expect("it answers").contains(line) {
+        assert!(clock::now() < deadline, "{line} was never shown");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

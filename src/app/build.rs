@@ -63,6 +63,11 @@ pub async fn build(
 ) -> Result<Running, BuildError> {
     let registry = Registry::new();
     telemetry::register_process(&registry)?;
+    let config_faulty = telemetry::gauge(
+        &registry,
+        "portolan_config_faulty",
+        "1 while the configuration file as it stands is faulty and the old one stays in force.",
+    )?;
     let replica = ReplicaId::from_u64(rand::random());
     let trust = tls::Trust::open(settings::trust(config), tls::Metrics::register(&registry)?)?;
     let store = Arc::new(Store::open(&config.state_dir)?);
@@ -177,7 +182,7 @@ pub async fn build(
     tasks.spawn(
         "config",
         Role::Supporting,
-        follow_config(live, locality_tx, zone_tx, gateway_drain),
+        follow_config(live, locality_tx, zone_tx, gateway_drain.clone()),
     );
 
     Ok(Running {
@@ -188,6 +193,8 @@ pub async fn build(
             dns: dns_addresses,
         },
         supervisor: tasks,
+        config_faulty,
+        drain: gateway_drain,
         stages: Stages {
             gateway: gateway_trigger,
             dns: dns_trigger,

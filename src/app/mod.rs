@@ -17,13 +17,15 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use prometheus::Gauge;
 use tokio::sync::watch;
 
 pub use build::{BuildError, build};
 pub use supervise::TaskEnded;
 
+use crate::config::reload::Status;
 use crate::drain;
-use supervise::Supervisor;
+use supervise::{Role, Supervisor};
 
 /// After the deadline everything ends within this.
 const FORCED_END: Duration = Duration::from_secs(2);
@@ -59,6 +61,9 @@ pub struct Running {
     addresses: Addresses,
     supervisor: Supervisor,
     stages: Stages,
+    /// 1 while the configuration file is faulty.
+    config_faulty: Gauge,
+    drain: drain::Watch,
 }
 
 /// What shutdown moves, in order.
@@ -77,6 +82,27 @@ impl Running {
     #[must_use]
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    /// Shows how the watched configuration file stands to what is in force, as a metric.
+    pub fn show_config(&mut self, mut status: watch::Receiver<Status>) {
+        let (gauge, mut drain) = (self.config_faulty.clone(), self.drain.clone());
+        self.supervisor.spawn("config status", Role::Supporting, async move {
+            let follow = async {
+                loop {
+                    let faulty = status.borrow_and_update().error.is_some();
+                    gauge.set(f64::from(u8::from(faulty)));
+                    if status.changed().await.is_err() {
+                        // Nobody looks at the file any more.
+                        std::future::pending::<()>().await;
+                    }
+                }
+            };
+            tokio::select! {
+                () = follow => {}
+                () = drain.reached(drain::Phase::Forced) => {}
+            }
+        });
     }
 
     /// Runs until `stop` resolves, then drains: unready and announced to peers at once, still

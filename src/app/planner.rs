@@ -106,6 +106,8 @@ pub(super) struct Planner {
     dirty: Dirty,
     /// When the last tables were published, oldest first.
     published: [Instant; BURST],
+    /// When time alone was last considered.
+    looked: Instant,
     views: BTreeMap<ClusterId, PeerView>,
     /// Addresses that were assigned but are not yet written down.
     unwritten: bool,
@@ -127,6 +129,7 @@ impl Planner {
             table: start.table,
             dirty: Dirty::All,
             published: [now; BURST],
+            looked: now,
             views: BTreeMap::new(),
             unwritten: false,
             writing: false,
@@ -165,6 +168,7 @@ impl Planner {
             let now = clock::now();
             self.health.tick(now);
             self.take_views(now);
+            self.end_last_resorts(now);
             self.check_ready();
             self.publish_if_due(now);
             self.out.metrics.show(&self.table, now);
@@ -340,6 +344,15 @@ impl Planner {
             });
         }
         self.views = views;
+    }
+
+    /// Nobody reports that a day has passed since a peer went Down.
+    fn end_last_resorts(&mut self, now: Instant) {
+        let ended = self.inputs.last_resorts_ended(self.looked, now);
+        self.looked = now;
+        if !ended.is_empty() {
+            self.dirty.add(ended);
+        }
     }
 
     fn publish_if_due(&mut self, now: Instant) {

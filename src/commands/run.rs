@@ -34,7 +34,8 @@ async fn serve(path: &Path, config: Arc<Config>) -> anyhow::Result<()> {
     let log = telemetry::init_log(&config.log.filter, config.log.format)?;
     let mut signals = Signals::listen()?;
     let (watcher, watched) = reload::watch(path.to_owned(), Arc::clone(&config));
-    let running = app::build(&config, watched.configs.clone()).await?;
+    let mut running = app::build(&config, watched.configs.clone()).await?;
+    running.show_config(watched.status);
     tracing::info!(
         cluster = %config.cluster,
         gateway = ?running.addresses().gateway,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 
 use super::link::{Greeting, SessionError};
 use super::metrics::Role;
@@ -27,6 +27,8 @@ use crate::tls::{Accepted, PeerIdentity};
 const REPORTS: usize = 256;
 /// Publishing sessions of one peer; the oldest ends for a newer one.
 const MAX_PUBLICATIONS: usize = 32;
+/// For telling subscribers that we end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// With nothing to do, look around this often.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -108,7 +110,7 @@ impl Hub {
             let wake = self.peers.values().filter_map(Peer::next_wake).min();
             tokio::select! {
                 biased;
-                () = drain.reached(Phase::Draining) => return Ok(()),
+                () = drain.reached(Phase::Draining) => break,
                 changed = trusted.changed(), if trusting => {
                     trusting = changed.is_ok();
                     self.end_untrusted();
@@ -129,6 +131,17 @@ impl Hub {
                 },
                 () = sleep_until(wake.unwrap_or(now + IDLE).into()) => {}
             }
+        }
+        self.finish().await;
+        Ok(())
+    }
+
+    /// Our subscriptions end; those to whom we publish are told and end by themselves.
+    async fn finish(mut self) {
+        self.end_where(|task| !matches!(task.purpose, Purpose::Publish { .. }));
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if timeout(LAST_WORDS, ended).await.is_err() {
+            tracing::debug!("some subscribers did not take our last words");
         }
     }
 

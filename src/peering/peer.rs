@@ -173,7 +173,9 @@ impl Peer {
         now: Instant,
     ) {
         self.troubles.remove(&Subject::Catalog(id));
+        let mut announced = false;
         if let Some(open) = self.open.remove(&id) {
+            announced = self.draining.contains(&open.greeting.replica);
             let reason = error.as_deref().unwrap_or("closed");
             let replica = open.greeting.replica;
             tracing::info!(peer = %self.cluster, %address, %replica, reason, "session ended");
@@ -185,8 +187,9 @@ impl Peer {
             self.schedule.failed(address, now);
             self.book.dial_failed(address, now);
         }
-        let dialled = self.told.addresses.contains(&address);
-        if let Some(error) = error.filter(|_| dialled) {
+        // Nothing is wrong with an end that was announced.
+        let amiss = self.told.addresses.contains(&address) && !announced;
+        if let Some(error) = error.filter(|_| amiss) {
             self.troubles.insert(Subject::Dial(address), error);
         }
         self.search(now);

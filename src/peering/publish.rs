@@ -172,6 +172,7 @@ impl<W: AsyncWrite + Unpin> Told<W> {
 
     async fn run(mut self, sources: Sources) -> Result<(), SessionError> {
         let Sources { config, mut local, mut locality, mut asked, mut drain } = sources;
+        let mut ending = drain.clone();
         self.tell_hello(&config, &mut locality).await?;
         self.tell_drain(&drain).await?;
         // A closed channel changes no more; the session lives on with what there is.
@@ -201,6 +202,7 @@ impl<W: AsyncWrite + Unpin> Told<W> {
                 }
                 () = sleep_until(self.digest_at.into()) => self.tell_digest().await?,
                 () = drain.reached(Phase::Announced), if serving => self.tell_drain(&drain).await?,
+                () = ending.reached(Phase::Draining) => return self.end(&ending).await,
             }
         }
     }
@@ -218,6 +220,15 @@ impl<W: AsyncWrite + Unpin> Told<W> {
         let draining = drain.phase() >= Phase::Announced;
         self.draining = Some(draining);
         self.writer.send(Body::Drain(Drain { draining })).await
+    }
+
+    /// The last words: that we drain, if that was not said yet, and a proper end.
+    async fn end(mut self, drain: &drain::Watch) -> Result<(), SessionError> {
+        if self.draining != Some(true) {
+            self.tell_drain(drain).await?;
+        }
+        self.writer.close().await;
+        Ok(())
     }
 
     async fn tell_synced(&mut self, synced: bool) -> Result<(), SessionError> {

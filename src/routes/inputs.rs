@@ -1,11 +1,12 @@
 //! What `plan` decides from: everything the planner task knows, as one value.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::PeerStatus;
+use super::order::is_last_resort;
 use crate::catalog::{LocalCatalog, PeerCatalog};
 use crate::health::{PeerState, PeerView};
 use crate::model::{ClusterId, Locality, ServiceKey};
@@ -27,6 +28,21 @@ pub struct Inputs {
     pub peers: BTreeMap<ClusterId, PeerInput>,
     /// Clusterset addresses that are written down.
     pub vips: BTreeMap<ServiceKey, Vec<IpAddr>>,
+}
+
+impl Inputs {
+    /// The exports of peers that could serve as the last resort at `before` and cannot at `now`:
+    /// time alone changes their routes.
+    #[must_use]
+    pub fn last_resorts_ended(&self, before: Instant, now: Instant) -> BTreeSet<ServiceKey> {
+        let ended = |view: &PeerView| {
+            view.state == PeerState::Down
+                && is_last_resort(view.since, before)
+                && !is_last_resort(view.since, now)
+        };
+        let peers = self.peers.values().filter(|peer| peer.health.as_ref().is_some_and(ended));
+        peers.flat_map(|peer| peer.catalog.exports.keys().cloned()).collect()
+    }
 }
 
 /// What is known of one peer.

@@ -175,14 +175,18 @@ fn confine_to_local(placed: &mut [(Class, Reason, &Contender<'_>)], policy: &Pol
     }
 }
 
+/// Whether what has been Down since then may still serve as the last resort.
+pub(super) fn is_last_resort(since: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(since) <= LAST_RESORT
+}
+
 /// Nothing usable: those that went down last a day ago or less serve in their last known order.
 fn fail_open(placed: &mut [(Class, Reason, &Contender<'_>)], now: Instant) {
     if placed.iter().any(|(class, ..)| *class != Class::Out) {
         return;
     }
     for (class, reason, contender) in placed.iter_mut() {
-        let recent = now.saturating_duration_since(contender.since) <= LAST_RESORT;
-        if *reason == Reason::Down && recent {
+        if *reason == Reason::Down && is_last_resort(contender.since, now) {
             (*class, *reason) = (Class::LastResort, Reason::LastResort);
         }
     }

@@ -234,6 +234,17 @@ fn nothing_healthy_fails_open_in_the_last_known_order_for_a_day() {
 }
 
 #[test]
+fn the_end_of_the_last_resort_is_told_once() {
+    let world = World::new().peer("oregon", Down, 20).peer("tokyo", Up, 110);
+    let since = world.inputs.peers[&cluster("oregon")].health.as_ref().unwrap().since;
+    let end = since + Duration::from_hours(24);
+    let ended = |before, now| world.inputs.last_resorts_ended(before, now);
+    assert!(ended(since, end).is_empty(), "it may serve up to then");
+    assert_eq!(ended(end, end + ms(1)), [web()].into());
+    assert!(ended(end + ms(1), end + ms(900)).is_empty());
+}
+
+#[test]
 fn ports_are_strict() {
     let world = World::new().peer_with("oregon", Up, 20, &[(80, 1)], Settings::default());
     let world = world.peer_with("tokyo", Up, 110, &[(80, 1), (443, 1)], Settings::default());

@@ -117,6 +117,30 @@ async fn of_two_replicas_the_older_session_is_believed_and_the_other_takes_over(
 }
 
 #[tokio::test]
+async fn an_announced_end_is_proper_and_no_trouble() {
+    let dir = mesh(&["paris", "oregon"]);
+    let mut paris = Agent::start(dir.path(), "paris", 1);
+    let oregon = Agent::start(dir.path(), "oregon", 2);
+    paris.imports_from(&[oregon.as_peer()]);
+    paris.until_sessions(1).await;
+    oregon.trigger.advance(Phase::Announced);
+    oregon.trigger.advance(Phase::Draining);
+    let mut noticed = false;
+    paris
+        .until("the session's end", |event| match event {
+            Event::Trouble { error, .. } => panic!("{error}"),
+            Event::Draining { draining: true, .. } => {
+                noticed = true;
+                None
+            }
+            Event::Sessions { count: 0, .. } => Some(()),
+            _ => None,
+        })
+        .await;
+    assert!(noticed);
+}
+
+#[tokio::test]
 async fn losing_every_session_keeps_the_catalog() {
     let dir = mesh(&["paris", "oregon"]);
     let mut paris = Agent::start(dir.path(), "paris", 1);
