@@ -318,6 +318,23 @@ async fn p04_a_stream_that_outlives_the_deadline_is_reset() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn s07_a_manifest_that_names_a_port_of_ours_opens_nothing() {
+    let world = World::new(&["paris", "oregon"]);
+    for (name, own) in [("admin", world.admin("oregon")), ("peer", world.gateway("paris"))] {
+        world.export("oregon", &format!("shop/{name}"), 80, &[own]);
+    }
+    let (paris, _oregon) = (world.start("paris"), world.start("oregon"));
+    paris.peers_up().await;
+    for name in ["admin.shop", "peer.shop"] {
+        paris.led_by(name, "oregon").await;
+        let mut client = paris.connect(name).await;
+        client.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let end = soon("the end", client.read(&mut [0; 64])).await;
+        assert!(end.is_err(), "{name} was reached: {end:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ports_in_use_refuse_to_start_and_name_the_address() {
     let world = World::new(&["paris"]);
     for taken in [world.gateway("paris"), world.admin("paris"), world.dns("paris")] {

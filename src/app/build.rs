@@ -110,6 +110,7 @@ pub async fn build(
             changed,
             dialer: dialer.clone(),
             trust: trust.clone(),
+            listeners: settings::listeners(config, &gateway_addresses),
             facts: fact_tx,
             metrics: gateway::Metrics::register(&registry)?,
         },

@@ -1,7 +1,7 @@
 //! From the one checked configuration to each module's own.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
@@ -89,19 +89,15 @@ pub(super) fn peer_names(config: &Config) -> BTreeSet<ClusterId> {
     config.peers.iter().map(|peer| peer.cluster.clone()).collect()
 }
 
-/// Where no peer's endpoint may lie: our clusterset addresses and our listeners.
-fn own_ranges(config: &Config, listening: &[SocketAddr]) -> Vec<IpNet> {
-    let listeners = listening
-        .iter()
-        .chain(&config.dns.listen)
-        .chain([&config.admin.listen])
-        .chain(&config.admin.probes)
-        .map(SocketAddr::ip)
-        .filter(|address| !address.is_unspecified())
-        .map(host);
-    config.vips.iter().copied().chain(listeners).collect()
+/// Every address this process listens on.
+pub(super) fn listeners(config: &Config, gateways: &[SocketAddr]) -> Vec<SocketAddr> {
+    let others = config.dns.listen.iter().chain([&config.admin.listen]).chain(&config.admin.probes);
+    gateways.iter().chain(others).copied().collect()
 }
 
-fn host(address: IpAddr) -> IpNet {
-    IpNet::from(address)
+/// Where no peer's endpoint may lie: our clusterset addresses and our listeners.
+fn own_ranges(config: &Config, gateways: &[SocketAddr]) -> Vec<IpNet> {
+    let listeners = listeners(config, gateways).into_iter().map(|listener| listener.ip());
+    let hosts = listeners.filter(|address| !address.is_unspecified()).map(IpNet::from);
+    config.vips.iter().copied().chain(hosts).collect()
 }

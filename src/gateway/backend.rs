@@ -8,9 +8,24 @@ use rand::RngExt;
 use rustix::io::Errno;
 use tokio::net::TcpStream;
 
-use super::ends;
+use super::{Shared, ends};
 use crate::catalog::Backend;
+use crate::routes::RouteTable;
 use crate::wire::frame::Verdict;
+
+impl Shared {
+    /// Whether an address that a manifest names may be dialled: never a clusterset address, a
+    /// peer's gateway or a listener of our own, which would loop or open what is not exported.
+    pub(super) fn is_backend(&self, table: &RouteTable, address: SocketAddr) -> bool {
+        let is_ours = |listener: &SocketAddr| {
+            let everywhere = listener.ip().is_unspecified() && address.ip().is_loopback();
+            listener.port() == address.port() && (listener.ip() == address.ip() || everywhere)
+        };
+        !table.vips.contains_key(&address.ip())
+            && !self.listeners.iter().any(is_ours)
+            && !table.peers.values().any(|peer| peer.addresses.contains(&address))
+    }
+}
 
 /// Connects to one of `backends`, each picked at random and at most once, `tries` in all and all
 /// within `time`.

@@ -166,7 +166,7 @@ impl Shared {
         let backends =
             table.local_export(&wish.key).and_then(|export| export.backends.get(&wish.port));
         let Some(backends) = backends else { return Tried::Refused(Verdict::NoEndpoint) };
-        let is_allowed = |address: SocketAddr| !table.vips.contains_key(&address.ip());
+        let is_allowed = |address| self.is_backend(&table, address);
         match backend::connect(backends, is_allowed, LOCAL_TRIES, LOCAL_TIME).await {
             Ok(socket) => Tried::Local(socket),
             Err(verdict) => Tried::Refused(verdict),

@@ -90,6 +90,8 @@ pub struct Context {
     pub dialer: tls::Dialer,
     /// Tells whose certificates are still good.
     pub trust: tls::Trust,
+    /// Where this process listens: never dialled as a backend, whatever a manifest says.
+    pub listeners: Vec<SocketAddr>,
     /// Where observations go.
     pub facts: mpsc::Sender<Fact>,
     /// What is counted.
@@ -112,6 +114,7 @@ struct Shared {
     changed: watch::Receiver<u64>,
     dialer: tls::Dialer,
     trust: tls::Trust,
+    listeners: Vec<SocketAddr>,
     news: news::News,
     metrics: Metrics,
     pool: pool::Pool,
@@ -166,6 +169,7 @@ impl Gateway {
                 changed: context.changed,
                 dialer: context.dialer,
                 trust: context.trust,
+                listeners: context.listeners,
                 news: news::News::new(context.facts, context.metrics.facts_dropped.clone()),
                 metrics: context.metrics,
                 pool: pool::Pool::default(),

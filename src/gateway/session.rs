@@ -207,7 +207,7 @@ impl Shared {
     ) -> Dialled {
         let none = Vec::new();
         let backends = table.local_export(key).and_then(|e| e.backends.get(&port));
-        let is_allowed = |address: SocketAddr| !table.vips.contains_key(&address.ip());
+        let is_allowed = |address| self.is_backend(table, address);
         let time = match open.deadline_ms {
             0 => BACKEND_TIME,
             ms => Duration::from_millis(ms.into()).min(BACKEND_TIME),

@@ -127,6 +127,7 @@ impl Site {
                 changed: changes,
                 dialer: Dialer::new(trust.clone()),
                 trust: trust.clone(),
+                listeners: Vec::new(),
                 facts: facts_in,
                 metrics: Metrics::register(&registry).unwrap(),
             },
