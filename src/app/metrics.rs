@@ -49,7 +49,6 @@ impl Metrics {
     }
 
     /// Shows a table.
-    #[allow(clippy::cast_precision_loss, reason = "a revision stays far below 2^52")]
     pub(super) fn show(&self, table: &RouteTable, now: Instant) {
         self.revision.set(table.revision as f64);
         self.age.set(now.saturating_duration_since(table.built).as_secs_f64());

@@ -36,7 +36,6 @@ pub(super) fn choose(
     let Some(best) = replicas.iter().map(class).min() else {
         let mut addresses = addresses.to_vec();
         let begin = addresses.iter().enumerate().position(|(place, _)| {
-            #[allow(clippy::cast_precision_loss, reason = "a handful of addresses")]
             let (place, count) = (place as f64, addresses.len() as f64);
             draw * count < place + 1.0
         });

@@ -181,7 +181,6 @@ impl Drop for OpenGuard {
 }
 
 /// A count as a gauge's value.
-#[allow(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
 pub(super) fn as_gauge(count: usize) -> f64 {
     count as f64
 }

@@ -161,7 +161,6 @@ impl Pool {
             });
             draining.extend(pool.settle(now).into_iter().map(|replica| (peer.clone(), replica)));
             pool.draining.retain(|_, since| now.duration_since(*since) < DRAIN_MEMORY);
-            #[allow(clippy::cast_precision_loss, reason = "a count of streams in half a second")]
             let begun = std::mem::take(&mut pool.begun) as f64;
             pool.peak = begun.max(pool.peak * 0.9);
         }

@@ -42,7 +42,6 @@ impl Meter {
     pub(super) fn charge(&mut self, size: usize, cost: Cost, now: Instant) -> Duration {
         let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
         self.at = now;
-        #[allow(clippy::cast_precision_loss, reason = "a message has at most 2^20 bytes")]
         let size = size as f64;
         let messages = match cost {
             Cost::Piece => 0.0,
