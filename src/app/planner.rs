@@ -168,10 +168,9 @@ impl Planner {
             let now = clock::now();
             self.health.tick(now);
             self.take_views(now);
-            self.end_last_resorts(now);
+            self.look_at_the_time(now);
             self.check_ready();
             self.publish_if_due(now);
-            self.out.metrics.show(&self.table, now);
             self.save_if_due(now);
         }
     }
@@ -346,8 +345,13 @@ impl Planner {
         self.views = views;
     }
 
-    /// Nobody reports that a day has passed since a peer went Down.
-    fn end_last_resorts(&mut self, now: Instant) {
+    /// What changes by time alone, once a second rather than with every fact: the table ages, and
+    /// nobody reports that a day has passed since a peer went Down.
+    fn look_at_the_time(&mut self, now: Instant) {
+        if now < self.looked + REFRESH_EVERY {
+            return;
+        }
+        self.out.metrics.show(&self.table, now);
         let ended = self.inputs.last_resorts_ended(self.looked, now);
         self.looked = now;
         if !ended.is_empty() {
@@ -379,6 +383,7 @@ impl Planner {
         table.revision = self.table.revision + u64::from(!figures);
         self.table = Arc::new(table);
         self.out.table.publish(Arc::clone(&self.table));
+        self.out.metrics.show(&self.table, now);
         self.published.rotate_left(1);
         self.published[BURST - 1] = now;
         if !figures {
@@ -399,7 +404,7 @@ impl Planner {
                     Ok(ips) => self.unwritten |= self.inputs.vips.get(key) != Some(&ips),
                     Err(error) => tracing::warn!(service = %key, %error, "no clusterset address"),
                 }
-            } else if !wanted && self.vips.get(key).is_some() {
+            } else if self.vips.get(key).is_some() {
                 self.vips.release(key, clock::wall_ms());
                 self.inputs.vips.remove(key);
                 self.unwritten = true;

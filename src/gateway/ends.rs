@@ -85,6 +85,11 @@ pub(super) async fn deliver(socket: &TcpStream, mut rest: &[u8]) -> io::Result<(
     Ok(())
 }
 
+/// The socket is not ready after all; nothing is wrong with it.
+pub(super) fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
 /// Waits, for a bounded time, until nothing unsent is left in the kernel: a reset would throw it
 /// away. With the low mark at one octet the kernel calls a socket writable only then.
 async fn settle(socket: &TcpStream) {

@@ -150,7 +150,7 @@ impl<'a, R: Role> Pump<'a, R> {
         }
         match self.app.try_write(octets) {
             Ok(count) => octets = &octets[count..],
-            Err(error) if is_passing(&error) => {}
+            Err(error) if ends::is_passing(&error) => {}
             Err(_) => return self.break_app(),
         }
         if !octets.is_empty() {
@@ -165,7 +165,7 @@ impl<'a, R: Role> Pump<'a, R> {
             ready!(self.app.poll_write_ready(cx))?;
             match self.app.try_write(&self.pending[self.taken..]) {
                 Ok(count) => self.taken += count,
-                Err(error) if is_passing(&error) => {}
+                Err(error) if ends::is_passing(&error) => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
@@ -227,12 +227,8 @@ impl<'a, R: Role> Pump<'a, R> {
                 let _at_the_flush = self.conn.write_payload(cx, frame);
                 None
             }
-            Err(error) if is_passing(&error) => None,
+            Err(error) if ends::is_passing(&error) => None,
             Err(_) => Some(Step::Done(Outcome::AppBroken)),
         })
     }
-}
-
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

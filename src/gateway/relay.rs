@@ -68,7 +68,7 @@ impl Half {
                         self.octets += count as u64;
                         self.give(&scratch[..count], to)
                     }
-                    Err(error) if is_passing(&error) => Ok(()),
+                    Err(error) if ends::is_passing(&error) => Ok(()),
                     Err(_) => Err(Broken::From),
                 }
             })?;
@@ -79,7 +79,7 @@ impl Half {
     fn give(&mut self, mut octets: &[u8], to: &TcpStream) -> Result<(), Broken> {
         match to.try_write(octets) {
             Ok(count) => octets = &octets[count..],
-            Err(error) if is_passing(&error) => {}
+            Err(error) if ends::is_passing(&error) => {}
             Err(_) => return Err(Broken::To),
         }
         if !octets.is_empty() {
@@ -95,7 +95,7 @@ impl Half {
             ready!(to.poll_write_ready(cx))?;
             match to.try_write(&self.pending[self.taken..]) {
                 Ok(count) => self.taken += count,
-                Err(error) if is_passing(&error) => {}
+                Err(error) if ends::is_passing(&error) => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
@@ -201,8 +201,4 @@ fn poll_both(
         _ if before != (up.finished, down.finished) => Poll::Ready(None),
         _ => Poll::Pending,
     }
-}
-
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
