@@ -6,16 +6,27 @@ use portolan::wire::frame::Verdict;
 
 use crate::stage::{Stage, assert_no_panic};
 
+/// On a busy machine health may turn away from tokyo between the look and the stream, which then
+/// does not meet the fault: it is set up again.
+const ATTEMPTS: u32 = 5;
+
 async fn vanishes_at(point: Point, manners: &[Manner]) {
     let stage = Stage::new().await;
     for manner in manners {
         let what = format!("{point:?}, {manner:?}");
-        stage.tokyo_leads().await;
-        let met = stage.tokyo.met();
-        stage.tokyo.set(Fault::Vanish(point, *manner));
-        stage.oregon_serves(&what).await;
-        assert!(point == Point::Listening || stage.tokyo.met() > met, "{what}: was not met");
-        stage.tokyo.heal();
+        let mut left = ATTEMPTS;
+        loop {
+            stage.tokyo_leads().await;
+            let met = stage.tokyo.met();
+            stage.tokyo.set(Fault::Vanish(point, *manner));
+            stage.oregon_serves(&what).await;
+            stage.tokyo.heal();
+            if point == Point::Listening || stage.tokyo.met() > met {
+                break;
+            }
+            left -= 1;
+            assert!(left > 0, "{what}: was not met in {ATTEMPTS} attempts");
+        }
     }
     assert_no_panic(&stage.paris).await;
 }
