@@ -12,9 +12,9 @@
 //! |---|---|---|
 //! | base | [`clock`], [`drain`], [`backoff`], [`telemetry`] | time, shutdown, pauses, logs |
 //! | words | [`model`] | names, ports, addresses: each made only by parsing |
-//! | decisions | [`catalog`] and [`health`] → [`routes`] → [`zone`]; [`vips`]; [`wire`] | pure, synchronous; `now` is an argument |
+//! | decisions | [`catalog`] and [`health`] → [`routes`] → [`zone`], [`objects`]; [`vips`]; [`wire`] | pure, synchronous; `now` is an argument |
 //! | shared tools | [`tls`], [`store`] | identities and the gateway port; saved state |
-//! | edges | [`files`], [`peering`], [`gateway`], [`dns`], [`admin`] | one outside world each; none knows another |
+//! | edges | [`files`], [`kubernetes`], [`peering`], [`siblings`], [`gateway`], [`dns`], [`admin`] | one outside world each; none knows another |
 //! | composition | [`config`], [`app`] | what the user wrote; build, run, drain |
 //! | top | [`args`], [`commands`], [`demo`] | the command line |
 //!
@@ -52,6 +52,7 @@ pub mod model;
 
 pub mod catalog;
 pub mod health;
+pub mod objects;
 pub mod routes;
 pub mod vips;
 pub mod wire;
@@ -64,7 +65,9 @@ pub mod admin;
 pub mod dns;
 pub mod files;
 pub mod gateway;
+pub mod kubernetes;
 pub mod peering;
+pub mod siblings;
 
 pub mod app;
 pub mod config;

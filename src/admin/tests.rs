@@ -16,6 +16,7 @@ use crate::health::PeerState;
 use crate::model::{ClusterId, DnsName, Namespace, PortNumber, Protocol, ServiceName};
 use crate::routes::Reason;
 use crate::telemetry::counter;
+use crate::testing::table::import;
 
 /// A view of one service, `shop/web`.
 struct Fixed {
@@ -294,6 +295,7 @@ fn a_route_is_shown_as_it_was_decided() {
         policy: Policy::Nearest,
         session_affinity: SessionAffinity::default(),
         early_data: false,
+        import: Arc::new(import(&["http:TCP:80"])),
         vips: vec![IpAddr::from([127, 64, 0, 1])],
         ports: vec![PortRoute { spec, candidates: vec![candidate.clone()], by_weight: false }],
         clusters: vec![candidate],

@@ -244,6 +244,7 @@ fn restore(
         local: Arc::new(LocalCatalog { revision: 1, synced: true, exports: assembly.exports() }),
         peers,
         vips: BTreeMap::new(),
+        ports: Arc::default(),
     };
     let unaddressed = plan(&inputs, now);
     for (key, route) in &unaddressed.services {

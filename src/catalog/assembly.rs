@@ -55,7 +55,7 @@ impl fmt::Display for NotExported {
 #[derive(Debug, Default)]
 pub struct Assembly {
     services: HashMap<ServiceKey, ServiceObject>,
-    slices: HashMap<SliceObjectKey, SliceObject>,
+    slices: HashMap<SliceObjectKey, Arc<SliceObject>>,
     /// Which slices belong to a service; never an empty set.
     slices_of: HashMap<ServiceKey, BTreeSet<SliceObjectKey>>,
     wanted: HashMap<ServiceKey, ExportObject>,
@@ -127,7 +127,8 @@ impl Assembly {
     /// Puts or removes a slice; returns the services it belonged and belongs to.
     fn put_slice(&mut self, key: SliceObjectKey, object: Option<SliceObject>) -> Vec<ServiceKey> {
         let now = object.as_ref().map(|slice| slice.service.clone());
-        let before = put(&mut self.slices, key.clone(), object).map(|slice| slice.service);
+        let before = put(&mut self.slices, key.clone(), object.map(Arc::new))
+            .map(|slice| slice.service.clone());
         if let Some(service) = &before
             && before != now
             && let Some(set) = self.slices_of.get_mut(service)
@@ -193,7 +194,7 @@ fn build(
     key: &ServiceKey,
     service: &ServiceObject,
     wanted: &ExportObject,
-    slices: &[&SliceObject],
+    slices: &[&Arc<SliceObject>],
 ) -> LocalExport {
     let Wishes { settings, clusters, allow, mut problems } = parse_settings(&wanted.settings);
     let labels = without_reserved(&wanted.exported_labels, "exportedLabels", &mut problems);
@@ -226,7 +227,8 @@ fn build(
         settings,
         endpoints,
     };
-    LocalExport { export: Arc::new(export), clusters, allow, backends, problems }
+    let slices = slices.iter().map(|slice| Arc::clone(slice)).collect();
+    LocalExport { export: Arc::new(export), clusters, allow, backends, slices, problems }
 }
 
 /// What may travel of exported labels or annotations; the rest is named in one problem.
@@ -291,7 +293,7 @@ fn ready(slice: &SliceObject) -> impl Iterator<Item = (IpAddr, &SliceEndpoint)> 
 
 /// Where one Service port is dialled: slice ports of the same name and protocol. A pod that
 /// stands in two slices, as it does while the controller moves it, counts once.
-fn backends(spec: &PortSpec, slices: &[&SliceObject]) -> Vec<Backend> {
+fn backends(spec: &PortSpec, slices: &[&Arc<SliceObject>]) -> Vec<Backend> {
     let mut found: BTreeMap<SocketAddr, Option<&HostLabel>> = BTreeMap::new();
     for slice in slices {
         let ports = slice.ports.iter();
@@ -318,7 +320,7 @@ fn first_name<'a>(
 
 /// The endpoints as they travel. Pods on the host network share an address under several
 /// hostnames: each is a record of its own, so that each has its name in DNS.
-fn endpoints(ports: &[PortSpec], slices: &[&SliceObject]) -> Vec<ExportedEndpoint> {
+fn endpoints(ports: &[PortSpec], slices: &[&Arc<SliceObject>]) -> Vec<ExportedEndpoint> {
     let mut found: BTreeMap<(IpAddr, Option<&HostLabel>), BTreeSet<PortKey>> = BTreeMap::new();
     for slice in slices {
         let served = |spec: &&PortSpec| {
@@ -342,7 +344,7 @@ fn endpoints(ports: &[PortSpec], slices: &[&SliceObject]) -> Vec<ExportedEndpoin
 
 /// The Service's families, else those of all its endpoints, ready or not (a roll-out must not
 /// change the families), IPv4 first; empty where nothing tells.
-fn families(service: &ServiceObject, slices: &[&SliceObject]) -> Vec<IpFamily> {
+fn families(service: &ServiceObject, slices: &[&Arc<SliceObject>]) -> Vec<IpFamily> {
     if !service.ip_families.is_empty() {
         return service.ip_families.clone();
     }

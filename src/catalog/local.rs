@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::export::Export;
+use super::object::SliceObject;
 use super::settings::{CallerRules, ClusterRules};
 use crate::model::{HostLabel, PortKey, ServiceKey};
 
@@ -37,6 +38,8 @@ pub struct LocalExport {
     pub allow: CallerRules,
     /// Ready backends by Service port, ascending and without duplicates.
     pub backends: BTreeMap<PortKey, Vec<Backend>>,
+    /// The slices behind it, by name: what the own cluster's objects are copied from.
+    pub slices: Vec<Arc<SliceObject>>,
     /// What its owner should know.
     pub problems: Vec<ExportProblem>,
 }

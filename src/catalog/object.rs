@@ -61,8 +61,16 @@ pub struct SliceEndpoint {
     pub addresses: Vec<IpAddr>,
     /// `conditions.ready`, absent is true.
     pub ready: bool,
+    /// `conditions.serving`, absent is as `ready`.
+    pub serving: bool,
+    /// `conditions.terminating`, absent is false.
+    pub terminating: bool,
     /// `hostname`.
     pub hostname: Option<HostLabel>,
+    /// `nodeName`.
+    pub node: Option<Box<str>>,
+    /// `zone`.
+    pub zone: Option<Box<str>>,
 }
 
 /// An EndpointSlice of one Service.

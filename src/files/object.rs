@@ -182,7 +182,12 @@ fn slice(fields: Fields) -> Result<Option<(ObjectId, Object)>, String> {
     let endpoint = |endpoint: super::manifest::EndpointText| SliceEndpoint {
         addresses: endpoint.addresses.into_iter().map(canonical).collect(),
         ready: endpoint.conditions.and_then(|conditions| conditions.ready).unwrap_or(true),
+        // What else a cluster's own objects need, manifests have no use for.
+        serving: true,
+        terminating: false,
         hostname: endpoint.hostname,
+        node: None,
+        zone: None,
     };
     let object = SliceObject {
         service: ServiceKey::new(namespace, service),

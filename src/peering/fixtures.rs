@@ -105,6 +105,7 @@ pub(super) fn catalog(revision: u64, exports: Vec<(Export, ClusterRules)>) -> Lo
             clusters,
             allow: CallerRules::default(),
             backends: BTreeMap::new(),
+            slices: Vec::new(),
             problems: Vec::new(),
         };
         (local.export.key.clone(), Arc::new(local))

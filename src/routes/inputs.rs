@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::PeerStatus;
+use super::{GatewayPorts, PeerStatus};
 use super::order::is_last_resort;
 use crate::catalog::{LocalCatalog, PeerCatalog};
 use crate::health::{PeerState, PeerView};
@@ -28,6 +28,8 @@ pub struct Inputs {
     pub peers: BTreeMap<ClusterId, PeerInput>,
     /// Clusterset addresses that are written down.
     pub vips: BTreeMap<ServiceKey, Vec<IpAddr>>,
+    /// Allocated ports of the gateway; none where it listens on the addresses themselves.
+    pub ports: Arc<GatewayPorts>,
 }
 
 impl Inputs {

@@ -16,4 +16,6 @@ mod tests;
 pub use inputs::{Inputs, PeerInput};
 pub use plan::{plan, plan_service, replan};
 pub use shared::{SharedTable, TableWriter};
-pub use table::{Candidate, DirectEndpoints, PeerStatus, PortRoute, Reason, Route, RouteTable};
+pub use table::{
+    Candidate, DirectEndpoints, GatewayPorts, PeerStatus, PortRoute, Reason, Route, RouteTable,
+};

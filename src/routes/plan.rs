@@ -86,7 +86,7 @@ pub fn plan_service(inputs: &Inputs, key: &ServiceKey, now: Instant) -> Option<R
         key: key.clone(),
         service_type: merged.service_type,
         dns: merged.dns,
-        policy: merged.policy,
+        policy: merged.policy.clone(),
         session_affinity: merged.session_affinity,
         early_data,
         vips: match merged.service_type {
@@ -96,6 +96,7 @@ pub fn plan_service(inputs: &Inputs, key: &ServiceKey, now: Instant) -> Option<R
         ports,
         clusters,
         direct,
+        import: Arc::new(merged),
     })
 }
 
@@ -236,6 +237,7 @@ fn table(
         services,
         vips,
         peers: peers.collect(),
+        ports: Arc::clone(&inputs.ports),
         local: Arc::clone(&inputs.local),
     }
 }

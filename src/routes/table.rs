@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::{
-    DnsMode, ExportedEndpoint, LocalCatalog, LocalExport, Policy, ServiceType, SessionAffinity,
+    DnsMode, ExportedEndpoint, LocalCatalog, LocalExport, Merged, Policy, ServiceType,
+    SessionAffinity,
 };
 use crate::health::{PeerState, PeerView};
-use crate::model::{ClusterId, PortKey, PortSpec, ServiceKey};
+use crate::model::{ClusterId, PortKey, PortNumber, PortSpec, Protocol, ServiceKey};
 
 /// Why a candidate stands where it stands (closed set, shown by `explain` and in the JSON).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -103,6 +104,8 @@ pub struct Route {
     pub session_affinity: SessionAffinity,
     /// Early data opted in by every exporter.
     pub early_data: bool,
+    /// The import as every cluster sees it, and where the exports disagree.
+    pub import: Arc<Merged>,
     /// The clusterset addresses, at most one per family; empty for headless.
     pub vips: Vec<IpAddr>,
     /// Ports in the import's order.
@@ -123,6 +126,9 @@ impl Route {
     }
 }
 
+/// Which service and port a port of the gateway stands for.
+pub type GatewayPorts = BTreeMap<(Protocol, PortNumber), (ServiceKey, PortKey)>;
+
 /// The one immutable truth that gateway, DNS and admin read.
 #[derive(Debug, Clone)]
 pub struct RouteTable {
@@ -136,6 +142,9 @@ pub struct RouteTable {
     pub services: HashMap<ServiceKey, Arc<Route>>,
     /// Which service owns a clusterset address.
     pub vips: BTreeMap<IpAddr, ServiceKey>,
+    /// Ports of this host that stand for a service's port, where clusterset addresses are the
+    /// cluster's own and lead here.
+    pub ports: Arc<GatewayPorts>,
     /// Peers by name.
     pub peers: BTreeMap<ClusterId, PeerStatus>,
     /// What we export: the inbound gateway dials only this, `peering` publishes it.

@@ -86,6 +86,7 @@ impl World {
             local: Arc::new(LocalCatalog::default()),
             peers: BTreeMap::new(),
             vips: BTreeMap::from([(web(), vec![IpAddr::from([127, 64, 0, 1])])]),
+            ports: Arc::default(),
         };
         Self { inputs, now }
     }
@@ -102,6 +103,7 @@ impl World {
             clusters: ClusterRules::Any,
             allow: CallerRules::default(),
             backends: BTreeMap::from([(port(80), backends)]),
+            slices: Vec::new(),
             problems: Vec::new(),
         };
         let exports = BTreeMap::from([(web(), Arc::new(own))]);

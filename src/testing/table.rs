@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::catalog::{
-    DnsMode, ExportedEndpoint, LocalCatalog, Policy, ServiceType, SessionAffinity,
+    DnsMode, ExportedEndpoint, Fence, LocalCatalog, Merged, Policy, ServiceType, SessionAffinity,
 };
 use crate::clock;
 use crate::health::PeerState;
@@ -26,6 +26,7 @@ impl Tables {
             cluster: ClusterId::parse(cluster).expect("a cluster's name"),
             services: HashMap::new(),
             vips: BTreeMap::new(),
+            ports: Arc::default(),
             peers: BTreeMap::new(),
             local: Arc::new(LocalCatalog::default()),
         })
@@ -106,12 +107,33 @@ pub fn route(key: &str, ports: &[&str]) -> Route {
         session_affinity: SessionAffinity::None,
         early_data: false,
         vips: Vec::new(),
+        import: Arc::new(import(ports)),
         ports: ports
             .iter()
             .map(|text| PortRoute { spec: port(text), candidates: Vec::new(), by_weight: false })
             .collect(),
         clusters: Vec::new(),
         direct: Vec::new(),
+    }
+}
+
+/// The import of a ClusterSetIP service that nobody disagrees on.
+#[must_use]
+pub fn import(ports: &[&str]) -> Merged {
+    Merged {
+        service_type: ServiceType::ClusterSetIp,
+        ports: ports.iter().map(|text| port(text)).collect(),
+        session_affinity: SessionAffinity::None,
+        ip_families: Vec::new(),
+        internal_traffic_policy: None,
+        traffic_distribution: None,
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        policy: Policy::Nearest,
+        fence: Fence::None,
+        dns: DnsMode::Vip,
+        clusters: Vec::new(),
+        conflicts: Vec::new(),
     }
 }
 

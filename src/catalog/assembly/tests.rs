@@ -31,6 +31,10 @@ fn endpoint(address: &str, ready: bool, hostname: Option<&str>) -> SliceEndpoint
     SliceEndpoint {
         addresses: vec![address.parse().unwrap(), "192.0.2.99".parse().unwrap()],
         ready,
+        serving: ready,
+        terminating: false,
+        node: None,
+        zone: None,
         hostname: hostname.map(|name| HostLabel::parse(name).unwrap()),
     }
 }

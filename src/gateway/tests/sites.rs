@@ -111,6 +111,7 @@ impl Site {
             cluster: name.clone(),
             services: std::collections::HashMap::new(),
             vips: BTreeMap::new(),
+            ports: Arc::default(),
             peers: BTreeMap::new(),
             local: Arc::new(LocalCatalog::default()),
         };
@@ -202,6 +203,7 @@ impl Site {
             clusters: ClusterRules::Any,
             allow,
             backends: [(port_key(), backends)].into(),
+            slices: Vec::new(),
             problems: vec![],
         };
         self.table.local = Arc::new(LocalCatalog {

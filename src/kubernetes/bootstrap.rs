@@ -1,0 +1,1 @@
+//! The own identity at start, before anything is watched.

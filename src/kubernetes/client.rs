@@ -1,0 +1,1 @@
+//! How the API server is reached: one client for watches, one for writes.

@@ -1,0 +1,1 @@
+//! Events: what owners of objects should know.

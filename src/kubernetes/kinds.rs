@@ -1,0 +1,1 @@
+//! The kinds that are watched, as far as they are needed.

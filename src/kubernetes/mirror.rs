@@ -1,0 +1,1 @@
+//! What the cluster holds of the objects that we write.

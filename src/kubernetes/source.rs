@@ -1,0 +1,1 @@
+//! From watched objects to source updates.

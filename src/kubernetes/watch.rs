@@ -1,0 +1,1 @@
+//! One watch per kind: paging, bookmarks, whole-list swap.

@@ -1,0 +1,1 @@
+//! Brings the objects to what should exist.
