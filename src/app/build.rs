@@ -17,7 +17,7 @@ use super::{Addresses, Running, Stages, settings};
 use crate::catalog::{Assembly, LocalCatalog, ServiceType};
 use crate::config::Config;
 use crate::health::Health;
-use crate::model::{Locality, ReplicaId};
+use crate::model::ReplicaId;
 use crate::routes::{Inputs, SharedTable, plan};
 use crate::store::Store;
 use crate::zone::ZoneConfig;
@@ -86,7 +86,7 @@ pub async fn build(
     let (ready_tx, ready) = watch::channel(false);
     let (draining_tx, draining) = watch::channel(false);
     let (down_tx, down) = watch::channel(Arc::new(peering::DownReplicas::new()));
-    let (locality_tx, locality) = watch::channel(config.locality.clone());
+    let (presence_tx, presence) = watch::channel(settings::presence(config));
     let (zone_tx, zone) = watch::channel(settings::zone(config));
     let (dns_tx, dns_addresses) = watch::channel(Vec::new());
     let (peers_tx, peers) = watch::channel(Arc::new(settings::peers(config)));
@@ -125,7 +125,7 @@ pub async fn build(
         peering::Metrics::register(&registry)?,
     )
     .with_down(down)
-    .with_locality(locality);
+    .with_presence(presence);
     let status = Status {
         table: table.clone(),
         zone: zone.clone(),
@@ -183,7 +183,7 @@ pub async fn build(
     tasks.spawn(
         "config",
         Role::Supporting,
-        follow_config(live, locality_tx, zone_tx, gateway_drain.clone()),
+        follow_config(live, presence_tx, zone_tx, gateway_drain.clone()),
     );
 
     Ok(Running {
@@ -302,7 +302,7 @@ impl DnsTask {
 /// Hands live changes of the configuration to the edges that take them.
 async fn follow_config(
     mut live: watch::Receiver<Arc<Config>>,
-    locality: watch::Sender<Locality>,
+    presence: watch::Sender<peering::Presence>,
     zone: watch::Sender<ZoneConfig>,
     mut drain: drain::Watch,
 ) -> anyhow::Result<()> {
@@ -315,7 +315,7 @@ async fn follow_config(
                     return Ok(());
                 }
                 let config = Arc::clone(&live.borrow_and_update());
-                locality.send_replace(config.locality.clone());
+                presence.send_modify(|presence| presence.locality = config.locality.clone());
                 zone.send_replace(settings::zone(&config));
             }
             () = drain.reached(drain::Phase::Forced) => return Ok(()),

@@ -65,10 +65,18 @@ pub(super) fn peering(
         cluster: config.cluster.clone(),
         replica,
         network: config.network.clone(),
-        locality: config.locality.clone(),
-        advertise: config.gateway.advertise.clone(),
+        presence: presence(config),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         own_ranges: own_ranges(config, listening),
+    }
+}
+
+/// What peers are told of us that may change.
+pub(super) fn presence(config: &Config) -> peering::Presence {
+    peering::Presence {
+        locality: config.locality.clone(),
+        addresses: config.gateway.advertise.clone(),
+        siblings: Vec::new(),
     }
 }
 

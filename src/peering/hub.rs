@@ -266,7 +266,7 @@ impl Hub {
             peer: peer.clone(),
             address,
             config: Arc::clone(&self.peering.config),
-            locality: self.peering.locality.borrow().clone(),
+            presence: self.peering.presence.borrow().clone(),
             dialer: self.peering.dialer.clone(),
             reports: self.reports.clone(),
             metrics: self.peering.metrics.clone(),
@@ -289,7 +289,7 @@ impl Hub {
         let publication = Publication {
             config: Arc::clone(&self.peering.config),
             local: self.peering.local.clone(),
-            locality: self.peering.locality.clone(),
+            presence: self.peering.presence.clone(),
             reports: self.reports.clone(),
             metrics: self.peering.metrics.clone(),
             drain: self.drain.clone(),

@@ -8,8 +8,8 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
-use super::Config;
 use super::metrics::{Direction, Metrics, Unknown};
+use super::{Config, Presence};
 use crate::clock;
 use crate::model::{ClusterId, Locality, PeerAddress, ReplicaId};
 use crate::tls::DialError;
@@ -120,20 +120,20 @@ impl Greeting {
 }
 
 /// Our own `Hello`.
-pub(super) fn hello(config: &Config, locality: &Locality) -> Hello {
+pub(super) fn hello(config: &Config, presence: &Presence) -> Hello {
     Hello {
         protocol_min: control::PROTOCOL_MIN,
         protocol_max: control::PROTOCOL_MAX,
         cluster: config.cluster.to_string(),
         replica: config.replica.as_u64(),
         features: 0,
-        addresses: config.advertise.iter().map(ToString::to_string).collect(),
+        addresses: presence.addresses.iter().map(ToString::to_string).collect(),
         network: config.network.to_string(),
         version: config.version.clone(),
-        // Replicas that share a source will list one another; from files each stands alone.
-        replicas: vec![config.replica.as_u64()],
-        region: locality.region.to_string(),
-        zone: locality.zone.to_string(),
+        // Replicas that share a source list one another; from files each stands alone.
+        replicas: [config.replica].iter().chain(&presence.siblings).map(|id| id.as_u64()).collect(),
+        region: presence.locality.region.to_string(),
+        zone: presence.locality.zone.to_string(),
     }
 }
 

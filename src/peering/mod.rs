@@ -53,14 +53,23 @@ pub struct Config {
     pub replica: ReplicaId,
     /// The own network; empty is none.
     pub network: Box<str>,
-    /// Where we stand, at first: see [`Peering::with_locality`].
-    pub locality: Locality,
-    /// Where peers reach us.
-    pub advertise: Vec<PeerAddress>,
+    /// What may change while we run, at first: see [`Peering::with_presence`].
+    pub presence: Presence,
     /// The own version, for people.
     pub version: String,
     /// Our own ranges and listeners: no peer's endpoint or learned address may lie there.
     pub own_ranges: Vec<IpNet>,
+}
+
+/// What peers are told of us that may change while we run.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Presence {
+    /// Where we stand.
+    pub locality: Locality,
+    /// Where peers reach us; empty: what they have configured.
+    pub addresses: Vec<PeerAddress>,
+    /// The other live replicas of the own cluster, where they are known.
+    pub siblings: Vec<ReplicaId>,
 }
 
 /// One peer as the configuration names it.
@@ -153,7 +162,7 @@ pub struct Peering {
     events: mpsc::Sender<Event>,
     metrics: Metrics,
     down: watch::Receiver<Arc<DownReplicas>>,
-    locality: watch::Receiver<Locality>,
+    presence: watch::Receiver<Presence>,
     lookup: Lookup,
 }
 
@@ -171,10 +180,10 @@ impl Peering {
     ) -> Self {
         // A closed channel keeps its last value: nobody is Down until health is connected.
         let (_, down) = watch::channel(Arc::default());
-        let (_, locality) = watch::channel(config.locality.clone());
+        let (_, presence) = watch::channel(config.presence.clone());
         let config = Arc::new(config);
         let lookup = Lookup::system();
-        Self { config, peers, local, dialer, trust, events, metrics, down, locality, lookup }
+        Self { config, peers, local, dialer, trust, events, metrics, down, presence, lookup }
     }
 
     /// Takes health's findings: the session of a Down replica is left for another.
@@ -184,10 +193,10 @@ impl Peering {
         self
     }
 
-    /// Follows a locality that may change while it runs.
+    /// Follows what may change while it runs; open sessions are told.
     #[must_use]
-    pub fn with_locality(mut self, locality: watch::Receiver<Locality>) -> Self {
-        self.locality = locality;
+    pub fn with_presence(mut self, presence: watch::Receiver<Presence>) -> Self {
+        self.presence = presence;
         self
     }
 

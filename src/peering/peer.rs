@@ -89,7 +89,7 @@ impl Peer {
             cluster: config.cluster.clone(),
             belief: Belief::default(),
             own_ranges: ours.own_ranges.clone(),
-            book: AddressBook::new(ours.advertise.clone(), ours.own_ranges.clone()),
+            book: AddressBook::new(ours.presence.addresses.clone(), ours.own_ranges.clone()),
             schedule: Schedule::new(),
             sessions: Sessions::default(),
             open: BTreeMap::new(),

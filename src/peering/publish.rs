@@ -13,16 +13,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 
-use super::Config;
 use super::link::{self, Greeting, Reader, SessionError, Writer};
 use super::meter::{Cost, Meter};
 use super::metrics::Metrics;
 use super::subscribe::{Report, USER_TIMEOUT};
 use super::view::View;
+use super::{Config, Presence};
 use crate::catalog::LocalCatalog;
 use crate::clock;
 use crate::drain::{self, Phase};
-use crate::model::{ClusterId, Locality};
+use crate::model::ClusterId;
 use crate::tls::{self, Accepted};
 use crate::wire::control::{
     Body, Digest, Drain, Same, SnapshotBegin, SnapshotChunk, SnapshotEnd, Subscribe, Synced, chunks,
@@ -38,7 +38,7 @@ const DIGEST_EVERY: Duration = Duration::from_secs(30);
 pub(super) struct Publication {
     pub(super) config: Arc<Config>,
     pub(super) local: watch::Receiver<Arc<LocalCatalog>>,
-    pub(super) locality: watch::Receiver<Locality>,
+    pub(super) presence: watch::Receiver<Presence>,
     pub(super) reports: mpsc::Sender<Report>,
     pub(super) metrics: Metrics,
     pub(super) drain: drain::Watch,
@@ -83,7 +83,7 @@ impl Publication {
         let sources = Sources {
             config: self.config,
             local: self.local,
-            locality: self.locality,
+            presence: self.presence,
             asked,
             drain: self.drain,
         };
@@ -137,7 +137,7 @@ async fn read<R: AsyncRead + Unpin>(
 struct Sources {
     config: Arc<Config>,
     local: watch::Receiver<Arc<LocalCatalog>>,
-    locality: watch::Receiver<Locality>,
+    presence: watch::Receiver<Presence>,
     asked: mpsc::Receiver<Subscribe>,
     drain: drain::Watch,
 }
@@ -171,12 +171,12 @@ impl<W: AsyncWrite + Unpin> Told<W> {
     }
 
     async fn run(mut self, sources: Sources) -> Result<(), SessionError> {
-        let Sources { config, mut local, mut locality, mut asked, mut drain } = sources;
+        let Sources { config, mut local, mut presence, mut asked, mut drain } = sources;
         let mut ending = drain.clone();
-        self.tell_hello(&config, &mut locality).await?;
+        self.tell_hello(&config, &mut presence).await?;
         self.tell_drain(&drain).await?;
         // A closed channel changes no more; the session lives on with what there is.
-        let (mut local_open, mut locality_open) = (true, true);
+        let (mut local_open, mut presence_open) = (true, true);
         loop {
             let serving = self.draining == Some(false);
             let subscribed = self.view.is_some();
@@ -196,9 +196,9 @@ impl<W: AsyncWrite + Unpin> Told<W> {
                     let catalog = Arc::clone(&local.borrow_and_update());
                     self.advance(&catalog).await?;
                 }
-                changed = locality.changed(), if locality_open => {
-                    locality_open = changed.is_ok();
-                    self.tell_hello(&config, &mut locality).await?;
+                changed = presence.changed(), if presence_open => {
+                    presence_open = changed.is_ok();
+                    self.tell_hello(&config, &mut presence).await?;
                 }
                 () = sleep_until(self.digest_at.into()) => self.tell_digest().await?,
                 () = drain.reached(Phase::Announced), if serving => self.tell_drain(&drain).await?,
@@ -210,9 +210,9 @@ impl<W: AsyncWrite + Unpin> Told<W> {
     async fn tell_hello(
         &mut self,
         config: &Config,
-        locality: &mut watch::Receiver<Locality>,
+        presence: &mut watch::Receiver<Presence>,
     ) -> Result<(), SessionError> {
-        let hello = link::hello(config, &locality.borrow_and_update());
+        let hello = link::hello(config, &presence.borrow_and_update());
         self.writer.send(Body::Hello(hello)).await
     }
 

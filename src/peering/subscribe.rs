@@ -9,14 +9,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
-use super::Config;
 use super::link::{self, Greeting, Incoming, Reader, SessionError, Writer};
 use super::meter::{Cost, Meter};
 use super::metrics::{Metrics, Unknown};
 use super::mirror::{Added, Budget, Caps, Charge, Mirror, OverCap};
 use super::sessions::SessionId;
+use super::{Config, Presence};
 use crate::clock;
-use crate::model::{ClusterId, Locality};
+use crate::model::ClusterId;
 use crate::tls::{self, Dialer, Kind, PeerIdentity};
 use crate::wire::control::{Body, Delta, SnapshotChunk, SnapshotEnd, Subscribe};
 
@@ -65,7 +65,7 @@ pub(super) struct Subscription {
     pub(super) peer: ClusterId,
     pub(super) address: SocketAddr,
     pub(super) config: Arc<Config>,
-    pub(super) locality: Locality,
+    pub(super) presence: Presence,
     pub(super) dialer: Dialer,
     pub(super) reports: mpsc::Sender<Report>,
     pub(super) metrics: Metrics,
@@ -99,7 +99,7 @@ impl Subscription {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        writer.send(Body::Hello(link::hello(&self.config, &self.locality))).await?;
+        writer.send(Body::Hello(link::hello(&self.config, &self.presence))).await?;
         let greeting = reader.greeting(&self.peer).await?;
         let (verdict, answer) = oneshot::channel();
         self.report(Report::Opened { id: self.id, identity, greeting, verdict }).await?;

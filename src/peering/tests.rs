@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::fixtures::{cluster, open_catalog};
 use super::link::{Reader, Writer};
-use super::{Config, DownReplicas, Event, Lookup, Metrics, PeerConfig, Peering};
+use super::{Config, DownReplicas, Event, Lookup, Metrics, PeerConfig, Peering, Presence};
 use crate::catalog::{LocalCatalog, NamespaceRules, PeerCatalog};
 use crate::drain::{self, Trigger};
 use crate::model::{ClusterId, Locality, PeerAddress, ReplicaId};
@@ -37,7 +37,7 @@ struct Agent {
     local: watch::Sender<Arc<LocalCatalog>>,
     peers: watch::Sender<Arc<Vec<PeerConfig>>>,
     down: watch::Sender<Arc<DownReplicas>>,
-    locality: watch::Sender<Locality>,
+    presence: watch::Sender<Presence>,
     events: mpsc::Receiver<Event>,
     trigger: Trigger,
     registry: Registry,
@@ -63,15 +63,15 @@ impl Agent {
         let (local, local_seen) = watch::channel(Arc::new(open_catalog(1, Vec::new())));
         let (peers, peers_seen) = watch::channel(Arc::new(Vec::new()));
         let (down, down_seen) = watch::channel(Arc::default());
-        let (locality, locality_seen) = watch::channel(Locality::default());
+        let first = Presence { addresses: advertise, ..Presence::default() };
+        let (presence, presence_seen) = watch::channel(first.clone());
         let (told, events) = mpsc::channel(64);
         let registry = Registry::new();
         let config = Config {
             cluster: cluster(name),
             replica: ReplicaId::from_u64(replica),
             network: "".into(),
-            locality: Locality::default(),
-            advertise,
+            presence: first,
             version: "test".into(),
             own_ranges: vec!["10.9.0.0/16".parse().unwrap()],
         };
@@ -80,7 +80,7 @@ impl Agent {
         let peering =
             Peering::new(config, peers_seen, local_seen, dialer, trust.clone(), told, metrics)
                 .with_down(down_seen)
-                .with_locality(locality_seen)
+                .with_presence(presence_seen)
                 .with_lookup(lookup);
         let (trigger, drain) = drain::channel();
         let (control, accepted) = mpsc::channel(16);
@@ -100,7 +100,7 @@ impl Agent {
             local,
             peers,
             down,
-            locality,
+            presence,
             events,
             trigger,
             registry,

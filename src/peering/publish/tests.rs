@@ -15,7 +15,7 @@ struct Stage {
     writer: Writer<WriteHalf<DuplexStream>>,
     heard: mpsc::Receiver<Report>,
     session: JoinSet<Result<(), SessionError>>,
-    _locality: watch::Sender<Locality>,
+    _presence: watch::Sender<Presence>,
 }
 
 fn web(revision: u64, ready: u32) -> LocalCatalog {
@@ -28,22 +28,21 @@ impl Stage {
         let (ours, theirs) = duplex(line);
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
         let (local, local_seen) = watch::channel(Arc::new(catalog));
-        let (locality, locality_seen) = watch::channel(Locality::default());
+        let (presence, presence_seen) = watch::channel(Presence::default());
         let (trigger, drain) = drain::channel();
         let (reports, heard) = mpsc::channel(8);
         let config = Config {
             cluster: cluster("oregon"),
             replica: ReplicaId::from_u64(2),
             network: "".into(),
-            locality: Locality::default(),
-            advertise: Vec::new(),
+            presence: Presence::default(),
             version: "test".into(),
             own_ranges: Vec::new(),
         };
         let publication = Publication {
             config: Arc::new(config),
             local: local_seen,
-            locality: locality_seen,
+            presence: presence_seen,
             reports,
             metrics: metrics.clone(),
             drain,
@@ -59,7 +58,7 @@ impl Stage {
             writer: Writer::new(writer, metrics),
             heard,
             session,
-            _locality: locality,
+            _presence: presence,
         };
         let hello = Hello {
             protocol_min: 1,

@@ -209,7 +209,7 @@ async fn a_changed_locality_is_told() {
     paris.imports_from(&[oregon.as_peer()]);
     paris.until_catalog("the first", |all| all.locality == Locality::default()).await;
     let west = Locality { region: "us".into(), zone: "west".into() };
-    oregon.locality.send_replace(west.clone());
+    oregon.presence.send_modify(|presence| presence.locality = west.clone());
     paris.until_catalog("the new place", |all| all.locality == west).await;
 }
 
