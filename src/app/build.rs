@@ -8,7 +8,7 @@ use prometheus::Registry;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
-use super::planner::{Feeds, Outlets, Planner, Start};
+use super::planner::{Addresses as Addressing, Feeds, Outlets, Planner, Start};
 use super::saved;
 use super::saver;
 use super::status::{SourceStatus, Status};
@@ -153,7 +153,14 @@ pub async fn build(
         peers: peers_tx,
         metrics: super::metrics::Metrics::register(&registry)?,
     };
-    let feeds = Feeds { source: updates, peering: events, facts, saved, config: live.clone() };
+    let feeds = Feeds {
+        source: updates,
+        peering: events,
+        facts,
+        saved,
+        config: live.clone(),
+        cluster: None,
+    };
     let mut tasks = Supervisor::default();
     let planner = Planner::new(start, outlets);
     tasks.spawn("planner", Role::Supporting, planner.run(feeds, gateway_drain.clone()));
@@ -260,7 +267,14 @@ fn restore(
     inputs.vips = addresses.held().map(|(key, ips)| (key.clone(), ips.to_vec())).collect();
     let mut table = plan(&inputs, now);
     table.revision = 1;
-    Ok(Start { inputs, assembly, health, vips: addresses, table: Arc::new(table) })
+    Ok(Start {
+        inputs,
+        assembly,
+        health,
+        addresses: Addressing::Ours(addresses),
+        restored: false,
+        table: Arc::new(table),
+    })
 }
 
 /// Opens DNS when the agent is ready, and serves.

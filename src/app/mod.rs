@@ -5,6 +5,8 @@
 //! edges meet nowhere else. Not here: any protocol or policy.
 
 mod build;
+mod cluster;
+mod compare;
 mod metrics;
 mod planner;
 mod saved;

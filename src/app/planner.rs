@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
+use super::cluster::{ClusterFacts, SavedCluster};
+use super::compare::{
+    changed_keys, difference, down_replicas, keep_equal_routes, replicas_differ, routes_differ,
+};
 use super::metrics::Metrics;
 use super::saved;
 use super::saver::{Job, Saved};
@@ -20,7 +24,7 @@ use crate::catalog::{Assembly, LocalCatalog, ServiceType, SourceUpdate};
 use crate::clock;
 use crate::config::Config;
 use crate::drain;
-use crate::health::{Fact, Health, PeerState, PeerView};
+use crate::health::{Fact, Health, PeerView};
 use crate::model::{ClusterId, ServiceKey};
 use crate::peering;
 use crate::routes::{Inputs, PeerInput, RouteTable, TableWriter, plan, replan};
@@ -50,6 +54,8 @@ pub(super) struct Feeds {
     pub(super) facts: mpsc::Receiver<Fact>,
     pub(super) saved: mpsc::Receiver<Saved>,
     pub(super) config: watch::Receiver<Arc<Config>>,
+    /// Where Kubernetes is the source.
+    pub(super) cluster: Option<watch::Receiver<Arc<ClusterFacts>>>,
 }
 
 /// Where the planner tells what it decided.
@@ -101,7 +107,7 @@ pub(super) struct Planner {
     inputs: Inputs,
     assembly: Assembly,
     health: Health,
-    vips: vips::Allocator,
+    addresses: Addresses,
     table: Arc<RouteTable>,
     dirty: Dirty,
     /// When the last tables were published, oldest first.
@@ -114,7 +120,20 @@ pub(super) struct Planner {
     writing: bool,
     catalogs_changed: bool,
     catalogs_saved: Instant,
+    cluster_changed: bool,
+    cluster_saved: Instant,
+    /// What is served came from an earlier run; the source has not said yet what there is.
+    restored: bool,
     out: Outlets,
+}
+
+/// Who gives clusterset addresses.
+#[derive(Debug)]
+pub(super) enum Addresses {
+    /// We do, from configured ranges.
+    Ours(vips::Allocator),
+    /// The cluster does; as it last said.
+    Clusters(Arc<ClusterFacts>),
 }
 
 impl Planner {
@@ -125,7 +144,7 @@ impl Planner {
             inputs: start.inputs,
             assembly: start.assembly,
             health: start.health,
-            vips: start.vips,
+            addresses: start.addresses,
             table: start.table,
             dirty: Dirty::All,
             published: [now; BURST],
@@ -135,6 +154,9 @@ impl Planner {
             writing: false,
             catalogs_changed: false,
             catalogs_saved: now,
+            cluster_changed: false,
+            cluster_saved: now,
+            restored: start.restored,
             out,
         }
     }
@@ -158,6 +180,7 @@ impl Planner {
                     let config = Arc::clone(&feeds.config.borrow_and_update());
                     self.take_config(&config);
                 }
+                Some(facts) = next_facts(&mut feeds.cluster) => self.take_cluster(facts),
                 () = wake => {}
                 () = drain.reached(drain::Phase::Forced) => return Ok(()),
             }
@@ -206,14 +229,17 @@ impl Planner {
         match update {
             SourceUpdate::Changed(events) => {
                 let changed = self.assembly.apply(events);
-                if !changed.is_empty() {
+                // Until everything has been seen, what an earlier run knew is the better truth.
+                if !changed.is_empty() && self.inputs.local.synced {
                     self.dirty.add(changed);
                     self.publish_local(true);
                 }
                 self.out.source.send_modify(SourceStatus::read);
             }
             SourceUpdate::Synced => {
+                let before = Arc::clone(&self.inputs.local);
                 self.publish_local(true);
+                self.dirty.add(difference(&before.exports, &self.inputs.local.exports));
                 self.out.source.send_modify(SourceStatus::synced);
             }
             SourceUpdate::Failed { error } => {
@@ -233,6 +259,26 @@ impl Planner {
         self.inputs.local = Arc::clone(&catalog);
         self.out.local.send_replace(catalog);
         self.dirty.add([]);
+        self.cluster_changed = true;
+    }
+
+    /// What the cluster itself says: addresses and ports of imports, peers.
+    fn take_cluster(&mut self, facts: Arc<ClusterFacts>) {
+        let Addresses::Clusters(before) = &self.addresses else { return };
+        let before = Arc::clone(before);
+        if before.addresses != facts.addresses {
+            self.dirty.add(changed_keys(&before.addresses, &facts.addresses));
+            self.inputs.vips = facts.addresses.clone();
+        }
+        if before.ports != facts.ports {
+            self.inputs.ports = Arc::clone(&facts.ports);
+            self.dirty.add([]);
+        }
+        if before.peers != facts.peers {
+            self.take_peers(&facts.peers);
+        }
+        self.addresses = Addresses::Clusters(facts);
+        self.cluster_changed = true;
     }
 
     fn take_peering(&mut self, event: peering::Event) {
@@ -300,13 +346,20 @@ impl Planner {
 
     /// A new peer is known here before peering hears of it, so that none of its events is lost; a
     /// removed one is forgotten when peering reports it gone.
-    fn take_config(&mut self, config: &Config) {
-        let wanted = settings::peer_names(config);
+    fn take_peers(&mut self, peers: &[peering::PeerConfig]) {
+        let wanted: BTreeSet<_> = peers.iter().map(|peer| peer.cluster.clone()).collect();
         for peer in &wanted {
             self.inputs.peers.entry(peer.clone()).or_default();
         }
         self.health.set_peers(&wanted, clock::now());
-        self.out.peers.send_replace(Arc::new(settings::peers(config)));
+        self.out.peers.send_replace(Arc::new(peers.to_vec()));
+        self.dirty = Dirty::All;
+    }
+
+    fn take_config(&mut self, config: &Config) {
+        if matches!(self.addresses, Addresses::Ours(_)) {
+            self.take_peers(&settings::peers(config));
+        }
         self.inputs.locality = config.locality.clone();
         self.dirty = Dirty::All;
     }
@@ -394,18 +447,19 @@ impl Planner {
     /// Every ClusterSetIP import has addresses from the moment they are written down until it is
     /// gone.
     fn assign_vips(&mut self, table: &RouteTable, touched: &BTreeSet<ServiceKey>) {
+        let Addresses::Ours(vips) = &mut self.addresses else { return };
         for key in touched {
             let wanted = table
                 .services
                 .get(key)
                 .is_some_and(|route| route.service_type == ServiceType::ClusterSetIp);
             if wanted {
-                match self.vips.assign(key, clock::wall_ms()) {
+                match vips.assign(key, clock::wall_ms()) {
                     Ok(ips) => self.unwritten |= self.inputs.vips.get(key) != Some(&ips),
                     Err(error) => tracing::warn!(service = %key, %error, "no clusterset address"),
                 }
-            } else if self.vips.get(key).is_some() {
-                self.vips.release(key, clock::wall_ms());
+            } else if vips.get(key).is_some() {
+                vips.release(key, clock::wall_ms());
                 self.inputs.vips.remove(key);
                 self.unwritten = true;
             }
@@ -416,9 +470,11 @@ impl Planner {
         if self.writing {
             return;
         }
-        if self.unwritten {
-            let held = self.vips.held().map(|(key, ips)| (key.clone(), ips.to_vec())).collect();
-            let job = Job::Vips(Box::new(self.vips.saved()), held);
+        if self.unwritten
+            && let Addresses::Ours(vips) = &self.addresses
+        {
+            let held = vips.held().map(|(key, ips)| (key.clone(), ips.to_vec())).collect();
+            let job = Job::Vips(Box::new(vips.saved()), held);
             self.writing = self.out.save.try_send(job).is_ok();
             self.unwritten = !self.writing;
         } else if self.catalogs_changed && now >= self.catalogs_saved + SAVE_EVERY {
@@ -426,6 +482,15 @@ impl Planner {
             self.writing = self.out.save.try_send(job).is_ok();
             self.catalogs_changed = !self.writing;
             self.catalogs_saved = now;
+        } else if self.cluster_changed
+            && self.inputs.local.synced
+            && now >= self.cluster_saved + SAVE_EVERY
+            && let Addresses::Clusters(facts) = &self.addresses
+        {
+            let job = Job::Cluster(Box::new(SavedCluster::of(&self.inputs.local.exports, facts)));
+            self.writing = self.out.save.try_send(job).is_ok();
+            self.cluster_changed = !self.writing;
+            self.cluster_saved = now;
         }
     }
 
@@ -433,25 +498,27 @@ impl Planner {
         self.writing = false;
         match saved {
             Saved::Vips(written) => {
+                let Addresses::Ours(vips) = &self.addresses else { return };
                 let fresh: Vec<_> = written
                     .into_iter()
                     .filter(|(key, ips)| self.inputs.vips.get(key) != Some(ips))
-                    .filter(|(key, ips)| self.vips.get(key) == Some(ips.as_slice()))
+                    .filter(|(key, ips)| vips.get(key) == Some(ips.as_slice()))
                     .collect();
                 self.dirty.add(fresh.iter().map(|(key, _)| key.clone()));
                 self.inputs.vips.extend(fresh);
             }
-            Saved::Peers => {}
+            Saved::Peers | Saved::Cluster => {}
             Saved::Failed(job) => match job {
                 Job::Vips(..) => self.unwritten = true,
                 Job::Peers(_) => self.catalogs_changed = true,
+                Job::Cluster(_) => self.cluster_changed = true,
             },
         }
     }
 
     /// Ready: the own source read, and each peer's catalog restored or received, or given up on.
     fn check_ready(&mut self) {
-        if *self.out.ready.borrow() || !self.inputs.local.synced {
+        if *self.out.ready.borrow() || !(self.inputs.local.synced || self.restored) {
             return;
         }
         let known = self.inputs.peers.values().all(|peer| peer.revision > 0);
@@ -464,16 +531,16 @@ impl Planner {
 
     /// Addresses held since an earlier run by names that are gone now.
     fn release_unused(&mut self) {
+        let Addresses::Ours(vips) = &mut self.addresses else { return };
         let names = &self.table.services;
-        let gone: Vec<_> = self
-            .vips
+        let gone: Vec<_> = vips
             .held()
             .map(|(key, _)| key)
             .filter(|key| !names.contains_key(*key))
             .cloned()
             .collect();
         for key in gone {
-            self.vips.release(&key, clock::wall_ms());
+            vips.release(&key, clock::wall_ms());
             self.inputs.vips.remove(&key);
             self.unwritten = true;
         }
@@ -486,55 +553,21 @@ pub(super) struct Start {
     pub(super) inputs: Inputs,
     pub(super) assembly: Assembly,
     pub(super) health: Health,
-    pub(super) vips: vips::Allocator,
+    pub(super) addresses: Addresses,
+    /// Whether the exports are those of an earlier run.
+    pub(super) restored: bool,
     pub(super) table: Arc<RouteTable>,
 }
 
-/// Whether what orders candidates changed.
-fn routes_differ(before: &PeerView, now: &PeerView) -> bool {
-    before.state != now.state
-        || before.since != now.since
-        || before.ranking_rtt != now.ranking_rtt
-        || before.share() != now.share()
-}
-
-/// Whether what the gateway obeys changed: replicas, their pace, streams to ask or to end.
-fn replicas_differ(before: &PeerView, now: &PeerView) -> bool {
-    before.replicas.len() != now.replicas.len()
-        || before.replicas.iter().zip(&now.replicas).any(|(a, b)| {
-            a.target != b.target
-                || a.state != b.state
-                || a.pace != b.pace
-                || a.ask_streams != b.ask_streams
-                || a.reset_unheard_since != b.reset_unheard_since
-        })
-}
-
-fn down_replicas(views: &BTreeMap<ClusterId, PeerView>) -> peering::DownReplicas {
-    let replicas = views.values().flat_map(|view| &view.replicas);
-    replicas
-        .filter(|replica| replica.state == PeerState::Down)
-        .map(|replica| (replica.target.peer.clone(), replica.target.replica))
-        .collect()
-}
-
-/// Names whose record is new, gone or another.
-fn difference<T: PartialEq>(
-    old: &BTreeMap<ServiceKey, Arc<T>>,
-    new: &BTreeMap<ServiceKey, Arc<T>>,
-) -> Vec<ServiceKey> {
-    let same = |a: Option<&Arc<T>>, b: &Arc<T>| a.is_some_and(|a| Arc::ptr_eq(a, b) || a == b);
-    let changed = new.iter().filter(|(key, export)| !same(old.get(*key), export));
-    let gone = old.keys().filter(|key| !new.contains_key(*key));
-    changed.map(|(key, _)| key).chain(gone).cloned().collect()
-}
-
-/// Keeps the old allocation of every route that did not change, so that readers which compare by
-/// pointer see only what did.
-fn keep_equal_routes(old: &RouteTable, new: &mut RouteTable) {
-    for (key, route) in &mut new.services {
-        if let Some(before) = old.services.get(key).filter(|before| *before == route) {
-            *route = Arc::clone(before);
+/// The cluster's next word; never, where Kubernetes is not the source.
+async fn next_facts(
+    feed: &mut Option<watch::Receiver<Arc<ClusterFacts>>>,
+) -> Option<Arc<ClusterFacts>> {
+    match feed {
+        Some(feed) => {
+            feed.changed().await.ok()?;
+            Some(Arc::clone(&feed.borrow_and_update()))
         }
+        None => std::future::pending().await,
     }
 }

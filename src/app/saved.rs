@@ -17,6 +17,9 @@ pub(super) const VIPS: (&str, u32) = ("vips", 1);
 /// File name and version of the peers' catalogs.
 pub(super) const PEERS: (&str, u32) = ("peers", 1);
 
+/// File name and version of what the own cluster said, where it is the source.
+pub(super) const CLUSTER: (&str, u32) = ("cluster", 1);
+
 /// One peer as it was last known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct SavedPeer {

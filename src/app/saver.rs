@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::cluster::SavedCluster;
 use super::saved::{self, SavedPeers};
 use crate::backoff::Backoff;
 use crate::drain;
@@ -21,6 +22,8 @@ pub(super) enum Job {
     Vips(Box<vips::Saved>, BTreeMap<ServiceKey, Vec<IpAddr>>),
     /// The peers' catalogs.
     Peers(Box<SavedPeers>),
+    /// What the own cluster says.
+    Cluster(Box<SavedCluster>),
 }
 
 /// What became of it.
@@ -30,6 +33,8 @@ pub(super) enum Saved {
     Vips(BTreeMap<ServiceKey, Vec<IpAddr>>),
     /// The peers' catalogs are written.
     Peers,
+    /// What the own cluster says is written.
+    Cluster,
     /// The disk refused; to be tried again.
     Failed(Job),
 }
@@ -53,7 +58,7 @@ pub(super) async fn run(
         let outcome = tokio::task::spawn_blocking(move || write(&store, job)).await?;
         match &outcome {
             Saved::Failed(_) => tokio::time::sleep(backoff.pause()).await,
-            Saved::Vips(_) | Saved::Peers => backoff.reset(),
+            Saved::Vips(_) | Saved::Peers | Saved::Cluster => backoff.reset(),
         }
         if done.send(outcome).await.is_err() {
             return Ok(());
@@ -65,10 +70,12 @@ fn write(store: &Store, job: Job) -> Saved {
     let written = match &job {
         Job::Vips(vips, _) => saved::save(store, saved::VIPS, vips),
         Job::Peers(peers) => saved::save(store, saved::PEERS, peers),
+        Job::Cluster(cluster) => saved::save(store, saved::CLUSTER, cluster),
     };
     match (written, job) {
         (Ok(()), Job::Vips(_, held)) => Saved::Vips(held),
         (Ok(()), Job::Peers(_)) => Saved::Peers,
+        (Ok(()), Job::Cluster(_)) => Saved::Cluster,
         (Err(error), job) => {
             tracing::warn!(%error, "saving state failed; trying again");
             Saved::Failed(job)

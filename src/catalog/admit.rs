@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::export::Export;
@@ -11,7 +12,7 @@ use super::reserved;
 use crate::model::{Namespace, ServiceKey, canonical};
 
 /// The namespaces that are imported from a peer.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum NamespaceRules {
     /// `*`.
     #[default]

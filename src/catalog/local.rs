@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::export::Export;
 use super::object::SliceObject;
 use super::settings::{CallerRules, ClusterRules};
 use crate::model::{HostLabel, PortKey, ServiceKey};
 
 /// One local endpoint behind one port: where inbound and local traffic is dialled.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Backend {
     /// The endpoint's address and target port.
     pub address: SocketAddr,

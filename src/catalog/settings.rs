@@ -115,7 +115,7 @@ pub struct Settings {
 }
 
 /// Who may import: `portolan.dev/clusters`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum ClusterRules {
     /// `*`.
     #[default]
@@ -163,10 +163,10 @@ pub struct Caller<'a> {
 }
 
 /// Who may call: `portolan.dev/allow`, a list of `cluster/namespace/serviceaccount`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallerRules(Vec<[Part; 3]>);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Part {
     Any,
     Is(Box<str>),

@@ -33,6 +33,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
@@ -72,8 +73,8 @@ pub struct Presence {
     pub siblings: Vec<ReplicaId>,
 }
 
-/// One peer as the configuration names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One peer as the configuration or its Peer object names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerConfig {
     /// Its cluster.
     pub cluster: ClusterId,
