@@ -248,7 +248,12 @@ fn restore(
         started: now,
         locality: config.locality.clone(),
         network: config.network.clone(),
-        local: Arc::new(LocalCatalog { revision: 1, synced: true, exports: assembly.exports() }),
+        local: Arc::new(LocalCatalog {
+            revision: 1,
+            synced: true,
+            exports: assembly.exports(),
+            refused: assembly.refused().clone(),
+        }),
         peers,
         vips: BTreeMap::new(),
         ports: Arc::default(),

@@ -255,6 +255,7 @@ impl Planner {
             revision: self.inputs.local.revision + 1,
             synced,
             exports: self.assembly.exports(),
+            refused: self.assembly.refused().clone(),
         });
         self.inputs.local = Arc::clone(&catalog);
         self.out.local.send_replace(catalog);

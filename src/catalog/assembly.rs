@@ -71,7 +71,7 @@ impl Assembly {
     }
 
     /// Takes objects as they are now, in order; returns the names whose export came, went or
-    /// changed.
+    /// changed, or is refused for another reason than before.
     pub fn apply(&mut self, events: Vec<SourceEvent>) -> BTreeSet<ServiceKey> {
         let mut touched = BTreeSet::new();
         for event in events {
@@ -158,15 +158,15 @@ impl Assembly {
                 Some(Ok(build(key, service, wanted, &slices)))
             }
         };
-        match built {
-            Some(Err(why)) => self.refused.insert(key.clone(), why),
-            _ => self.refused.remove(key),
+        let refused = match built {
+            Some(Err(why)) => self.refused.insert(key.clone(), why) != Some(why),
+            _ => self.refused.remove(key).is_some(),
         };
-        match built {
+        let exported = match built {
             Some(Ok(mut local)) => {
                 let before = self.exports.get(key);
                 if before.is_some_and(|before| **before == local) {
-                    return false;
+                    return refused;
                 }
                 if let Some(before) = before
                     && before.export == local.export
@@ -178,7 +178,8 @@ impl Assembly {
                 true
             }
             _ => self.exports.remove(key).is_some(),
-        }
+        };
+        exported || refused
     }
 }
 

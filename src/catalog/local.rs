@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::assembly::NotExported;
 use super::export::Export;
 use super::object::SliceObject;
 use super::settings::{CallerRules, ClusterRules};
@@ -55,4 +56,6 @@ pub struct LocalCatalog {
     pub synced: bool,
     /// By name.
     pub exports: BTreeMap<ServiceKey, Arc<LocalExport>>,
+    /// The ServiceExports that export nothing, and why.
+    pub refused: BTreeMap<ServiceKey, NotExported>,
 }

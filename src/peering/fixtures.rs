@@ -110,7 +110,12 @@ pub(super) fn catalog(revision: u64, exports: Vec<(Export, ClusterRules)>) -> Lo
         };
         (local.export.key.clone(), Arc::new(local))
     };
-    LocalCatalog { revision, synced: true, exports: exports.into_iter().map(local).collect() }
+    LocalCatalog {
+        revision,
+        synced: true,
+        exports: exports.into_iter().map(local).collect(),
+        ..LocalCatalog::default()
+    }
 }
 
 /// The same, for everybody.

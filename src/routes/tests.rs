@@ -107,7 +107,12 @@ impl World {
             problems: Vec::new(),
         };
         let exports = BTreeMap::from([(web(), Arc::new(own))]);
-        self.inputs.local = Arc::new(LocalCatalog { revision: 1, synced: true, exports });
+        self.inputs.local = Arc::new(LocalCatalog {
+            revision: 1,
+            synced: true,
+            exports,
+            ..LocalCatalog::default()
+        });
         self
     }
 

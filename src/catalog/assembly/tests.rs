@@ -152,11 +152,12 @@ fn endpoints_travel_for_headless_services_and_where_dns_asks_for_them() {
 #[test]
 fn k08_an_export_waits_for_its_service() {
     let mut assembly = Assembly::new();
-    assert!(assembly.apply(vec![put_export(wish(&[]))]).is_empty());
+    let named = BTreeSet::from([key("shop/web")]);
+    assert_eq!(assembly.apply(vec![put_export(wish(&[]))]), named, "its owner is told why");
     assert_eq!(assembly.refused()[&key("shop/web")], NotExported::NoService);
     assert_eq!(assembly.problems().count(), 1);
-    let named = BTreeSet::from([key("shop/web")]);
     let external = put_service(service(ObjectKind::ExternalName, &[]));
+    assert_eq!(assembly.apply(vec![external.clone()]), named, "the reason is another");
     assert!(assembly.apply(vec![external.clone()]).is_empty());
     assert_eq!(assembly.refused()[&key("shop/web")], NotExported::InvalidServiceType);
     assert_eq!(assembly.apply(vec![put_service(service(ObjectKind::ClusterIp, &[]))]), named);

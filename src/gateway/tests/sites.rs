@@ -210,6 +210,7 @@ impl Site {
             revision: 1,
             synced: true,
             exports: [(key(), Arc::new(local))].into(),
+            ..LocalCatalog::default()
         });
         self.publish();
     }
