@@ -59,12 +59,20 @@ async fn dispatch(command: Command) -> Exit {
         Command::Trust(TrustCommand::Show(args)) => {
             let dir = match (args.dir, args.config) {
                 (Some(dir), _) => Ok(dir),
-                (None, Some(path)) => load(&path).map(|config| config.trust_dir),
+                (None, Some(path)) => {
+                    load(&path).and_then(|config| config.trust_dir.ok_or_else(no_folder))
+                }
                 (None, None) => Err(Exit::Usage),
             };
             dir.map_or_else(|exit| exit, |dir| trust::show(&dir, args.output))
         }
     }
+}
+
+/// The identity is in a Secret alone.
+fn no_folder() -> Exit {
+    complain(&"the configuration names no trust.dir; read the Secret, or name a folder with --dir");
+    Exit::Usage
 }
 
 /// Whom a command asks.

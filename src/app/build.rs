@@ -40,6 +40,9 @@ pub enum BuildError {
     /// The manifests.
     #[error("source")]
     Source(#[from] files::Error),
+    /// The Kubernetes source.
+    #[error("'source.kubernetes' cannot run yet; use 'source.files'")]
+    Kubernetes,
     /// A DNS address.
     #[error("dns")]
     Dns(#[from] dns::Error),
@@ -71,7 +74,8 @@ pub async fn build(
     let replica = ReplicaId::from_u64(rand::random());
     let trust = tls::Trust::open(settings::trust(config), tls::Metrics::register(&registry)?)?;
     let store = Arc::new(Store::open(&config.state_dir)?);
-    let (source, first) = files::Source::open(settings::files(config))?;
+    let manifests = settings::files(config).ok_or(BuildError::Kubernetes)?;
+    let (source, first) = files::Source::open(manifests)?;
     let source = source.with_metrics(files::Metrics::register(&registry)?);
 
     let listeners = bind_gateways(config, &trust)?;

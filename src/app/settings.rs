@@ -14,19 +14,23 @@ pub(super) fn trust(config: &Config) -> tls::Config {
     tls::Config {
         cluster: config.cluster.clone(),
         clusterset: config.clusterset.clone(),
-        dir: config.trust_dir.clone(),
+        dir: config.trust_dir.clone().unwrap_or_default(),
     }
 }
 
-pub(super) fn files(config: &Config) -> files::Config {
-    let Source::Files(dir) = &config.source;
-    files::Config { dir: dir.clone() }
+/// Where the source is a directory of manifests.
+pub(super) fn files(config: &Config) -> Option<files::Config> {
+    match &config.source {
+        Source::Files(dir) => Some(files::Config { dir: dir.clone() }),
+        Source::Kubernetes(_) => None,
+    }
 }
 
 /// Shown by `/state`.
 pub(super) fn source_kind(config: &Config) -> &'static str {
     match config.source {
         Source::Files(_) => "files",
+        Source::Kubernetes(_) => "kubernetes",
     }
 }
 

@@ -3,15 +3,17 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use rustix::fs::{Access, access};
+use rustix::fs::{Access as Right, access};
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
-use super::{Config, Source};
+use super::{Access, Config, Kubernetes, Source};
+use crate::model::PortNumber;
 use crate::{clock, files, tls};
 
 /// Descriptors that are not for streams: files, peers, DNS, admin (design: the caps).
@@ -22,6 +24,10 @@ const MAX_STREAMS: u64 = 10_000;
 const FEW_STREAMS: u64 = 1_000;
 /// Without `ca.key`, a certificate that ends sooner is worth a word: nobody renews it here.
 const EXPIRES_SOON: Duration = Duration::from_secs(6 * 3600);
+/// What lets a pod ask the API server.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+/// The ports of outgoing connections, IPv6 too.
+const LOCAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
 /// How a finding turned out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -88,13 +94,68 @@ pub fn check(config: &Config, agent: Agent) -> Report {
 }
 
 fn source(config: &Config, report: &mut Report) {
-    let Source::Files(dir) = &config.source;
+    let dir = match &config.source {
+        Source::Files(dir) => dir,
+        Source::Kubernetes(kubernetes) => return self::kubernetes(kubernetes, report),
+    };
     match files::Source::open(files::Config { dir: dir.clone() }) {
         Ok((_, events)) => {
             let text = format!("{} is read: {} objects", dir.display(), events.len());
             report.add("source", Verdict::Ok, text);
         }
         Err(error) => report.add("source", Verdict::Wrong, error.to_string()),
+    }
+}
+
+/// What can be seen without asking the API server, which `run` does not need to start either.
+fn kubernetes(kubernetes: &Kubernetes, report: &mut Report) {
+    let name = "source";
+    match &kubernetes.access {
+        Access::InCluster if !Path::new(SERVICE_ACCOUNT).exists() => {
+            let text = format!(
+                "no service account is mounted at {SERVICE_ACCOUNT}: this is no pod, or its \
+                 automountServiceAccountToken is false; elsewhere name a \
+                 'source.kubernetes.kubeconfig'"
+            );
+            report.add(name, Verdict::Doubtful, text);
+        }
+        Access::InCluster => report.add(name, Verdict::Ok, "the API server of this pod's cluster"),
+        Access::Kubeconfig(path) => match kube::config::Kubeconfig::read_from(path) {
+            Ok(_) => report.add(name, Verdict::Ok, format!("{} is read", path.display())),
+            Err(error) => {
+                let text = format!(
+                    "{}: {error}; name a readable kubeconfig in 'source.kubernetes.kubeconfig'",
+                    path.display()
+                );
+                report.add(name, Verdict::Wrong, text);
+            }
+        },
+        Access::Url(url) => {
+            let text = format!("{url} is asked without encryption or credentials");
+            report.add(name, Verdict::Doubtful, text);
+        }
+    }
+    ports(&kubernetes.ports, report);
+}
+
+/// A gateway port that the system gave to an outgoing connection cannot be opened.
+fn ports(ports: &RangeInclusive<PortNumber>, report: &mut Report) {
+    let (first, last) = (ports.start().get(), ports.end().get());
+    let local = std::fs::read_to_string(LOCAL_PORTS).ok().and_then(|text| {
+        let mut numbers = text.split_whitespace().map(str::parse::<u16>);
+        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    });
+    let (name, shown) = ("source.kubernetes.ports", format!("{first}-{last}"));
+    match local {
+        Some((low, high)) if low <= last && first <= high => {
+            let text = format!(
+                "{shown} overlaps with {low}-{high}, from which the system takes the ports of \
+                 outgoing connections; choose another range, or change \
+                 net.ipv4.ip_local_port_range"
+            );
+            report.add(name, Verdict::Doubtful, text);
+        }
+        _ => report.add(name, Verdict::Ok, format!("{shown} are free for imports")),
     }
 }
 
@@ -109,7 +170,7 @@ fn state(dir: &Path, report: &mut Report) {
     if !existing.is_dir() {
         let text = format!("{} is not a directory; choose another 'state.dir'", existing.display());
         report.add("state.dir", Verdict::Wrong, text);
-    } else if let Err(error) = access(existing, Access::WRITE_OK | Access::EXEC_OK) {
+    } else if let Err(error) = access(existing, Right::WRITE_OK | Right::EXEC_OK) {
         let text = format!(
             "{shown}: {} cannot be written ({error}); let this user write it, or choose another \
              'state.dir'",
@@ -235,6 +296,12 @@ fn listener(
 }
 
 fn trust(config: &Config, report: &mut Report) {
+    let Some(dir) = &config.trust_dir else {
+        // Only with Kubernetes may it be left out.
+        let text = "the identity is in a Secret alone: a start needs the API server; mount the \
+                    Secret and name its folder to start without";
+        return report.add("trust.dir", Verdict::Ok, text);
+    };
     let metrics = match tls::Metrics::register(&prometheus::Registry::new()) {
         Ok(metrics) => metrics,
         Err(error) => return report.add("trust.dir", Verdict::Wrong, error.to_string()),
@@ -242,15 +309,16 @@ fn trust(config: &Config, report: &mut Report) {
     let own = tls::Config {
         cluster: config.cluster.clone(),
         clusterset: config.clusterset.clone(),
-        dir: config.trust_dir.clone(),
+        dir: dir.clone(),
     };
     let trust = match tls::Trust::open(own, metrics) {
         Ok(trust) => trust,
         Err(error) => return report.add("trust.dir", Verdict::Wrong, error.to_string()),
     };
-    let dir = config.trust_dir.display();
     let left = trust.own_expiry().duration_since(clock::wall()).unwrap_or_default();
-    if left < EXPIRES_SOON && !config.trust_dir.join("ca.key").exists() {
+    let authority = dir.join("ca.key").exists();
+    let dir = dir.display();
+    if left < EXPIRES_SOON && !authority {
         let text = format!(
             "{dir}: the certificate ends in {} min, and without ca.key nothing here renews it; \
              put a new cert.pem and key.pem there",

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,10 +13,11 @@ use tracing_subscriber::EnvFilter;
 
 use super::errors::{At, Problem};
 use super::fields::{Field, Fields, Problems};
+use super::kubernetes::kubernetes;
 use super::node::Node;
 use super::{Admin, Config, Dns, Gateway, Io, Log, MAX_FILE_BYTES, Peer, Source};
 use crate::catalog::NamespaceRules;
-use crate::model::{ClusterId, DnsName, Locality, Namespace, PeerAddress, canonical};
+use crate::model::{ClusterId, DnsName, Locality, Namespace, PeerAddress, PortNumber, canonical};
 use crate::telemetry::LogFormat;
 
 /// The zone that the Multi-Cluster Services API names.
@@ -95,18 +97,27 @@ fn sections(
     let gateway = gateway(fields, problems);
     let dns = dns(fields, problems);
     let admin = admin(fields, problems);
-    let vips = vips(fields, problems);
+    let in_kubernetes = matches!(source, Some(Source::Kubernetes(_)));
+    let vips = if in_kubernetes {
+        const INSTEAD: &str = "clusterset addresses are those of Services; remove the key";
+        refuse_with_kubernetes("vips", INSTEAD, fields, problems);
+        Vec::new()
+    } else {
+        vips(fields, problems)
+    };
     outside_vips(&vips, (&gateway, &dns, &admin), root, problems);
-    let mut trust = fields.nested("trust", problems);
-    let trust_dir = trust
-        .require(
-            "dir",
-            "name the directory made by 'portolan trust init', for example './trust'",
-            problems,
-        )
-        .and_then(|field| directory(&field, base, problems));
-    trust.finish(problems);
-    let peers = peers(fields, cluster.as_ref(), problems);
+    if let Some(Source::Kubernetes(kubernetes)) = &source {
+        outside_ports(&kubernetes.ports, (&gateway, &dns, &admin), root, problems);
+    }
+    let trust_dir = trust_dir(fields, base, in_kubernetes, problems);
+    let peers = if in_kubernetes {
+        const INSTEAD: &str = "peers are Peer objects (portolan.dev/v1alpha1); remove the key and \
+                               apply one for each";
+        refuse_with_kubernetes("peers", INSTEAD, fields, problems);
+        Vec::new()
+    } else {
+        peers(fields, cluster.as_ref(), problems)
+    };
     let log = log(fields, problems);
 
     let cluster = cluster?;
@@ -121,7 +132,7 @@ fn sections(
         gateway,
         dns,
         admin,
-        trust_dir: trust_dir?,
+        trust_dir,
         peers,
         log,
         cluster,
@@ -137,21 +148,50 @@ fn locality(fields: &mut Fields<'_>, problems: &mut Problems) -> Locality {
 }
 
 fn source(fields: &mut Fields<'_>, base: &Path, problems: &mut Problems) -> Option<Source> {
-    const REMEDY: &str =
-        "name a directory of manifests, for example 'source: { files: ./registry }'";
+    const REMEDY: &str = "name a directory of manifests, for example 'source: { files: ./registry \
+                          }', or write 'source: { kubernetes: {} }'";
     let field = fields.require("source", REMEDY, problems)?;
     let mut section = Fields::of(&field.path, field.node, problems);
-    if let Some(kubernetes) = section.take("kubernetes") {
-        problems.add(
-            Some(kubernetes.node.at),
-            &kubernetes.path,
-            format!("this build has the files source only; {REMEDY}"),
-        );
-        return None;
+    if let Some(field) = section.take("kubernetes") {
+        if let Some(files) = section.take("files") {
+            let text = "stands beside 'kubernetes'; an agent has one source, keep one of them";
+            problems.add(Some(files.node.at), &files.path, text);
+        }
+        section.finish(problems);
+        return Some(Source::Kubernetes(Box::new(kubernetes(&field, base, problems))));
     }
     let files = section.require("files", REMEDY, problems);
     section.finish(problems);
     Some(Source::Files(directory(&files?, base, problems)?))
+}
+
+/// A key that belongs to the files source.
+fn refuse_with_kubernetes(
+    key: &'static str,
+    instead: &str,
+    fields: &mut Fields<'_>,
+    problems: &mut Problems,
+) {
+    if let Some(field) = fields.take(key) {
+        let text = format!("has no meaning with 'source.kubernetes': {instead}");
+        problems.add(Some(field.node.at), &field.path, text);
+    }
+}
+
+/// Required, but not with Kubernetes, which has the identity in a Secret.
+fn trust_dir(
+    fields: &mut Fields<'_>,
+    base: &Path,
+    in_kubernetes: bool,
+    problems: &mut Problems,
+) -> Option<PathBuf> {
+    const REMEDY: &str = "name the directory made by 'portolan trust init', for example './trust'";
+    let mut trust = fields.nested("trust", problems);
+    let dir =
+        if in_kubernetes { trust.take("dir") } else { trust.require("dir", REMEDY, problems) };
+    let dir = dir.and_then(|field| directory(&field, base, problems));
+    trust.finish(problems);
+    dir
 }
 
 fn gateway(fields: &mut Fields<'_>, problems: &mut Problems) -> Gateway {
@@ -264,27 +304,57 @@ fn vips(fields: &mut Fields<'_>, problems: &mut Problems) -> Vec<IpNet> {
     kept
 }
 
-/// Our own listeners may not lie inside the range from which services get their addresses.
-fn outside_vips(
-    vips: &[IpNet],
-    (gateway, dns, admin): (&Gateway, &Dns, &Admin),
-    root: &Node,
-    problems: &mut Problems,
-) {
+/// Every listener with the key that names it and its index there.
+fn listeners<'a>(
+    (gateway, dns, admin): (&'a Gateway, &'a Dns, &'a Admin),
+) -> impl Iterator<Item = ([&'static str; 2], usize, &'a SocketAddr)> {
     let listeners = [
         (["gateway", "listen"], gateway.listen.as_slice()),
         (["dns", "listen"], dns.listen.as_slice()),
         (["admin", "listen"], std::slice::from_ref(&admin.listen)),
         (["admin", "probes"], admin.probes.as_slice()),
     ];
-    for (path, addresses) in listeners {
-        for (index, address) in addresses.iter().enumerate() {
-            let Some(range) = vips.iter().find(|range| range.contains(&address.ip())) else {
-                continue;
-            };
+    let each = |(path, addresses): ([&'static str; 2], &'a [SocketAddr])| {
+        addresses.iter().enumerate().map(move |(index, address)| (path, index, address))
+    };
+    listeners.into_iter().flat_map(each)
+}
+
+/// Our own listeners may not lie inside the range from which services get their addresses.
+fn outside_vips(
+    vips: &[IpNet],
+    own: (&Gateway, &Dns, &Admin),
+    root: &Node,
+    problems: &mut Problems,
+) {
+    for (path, index, address) in listeners(own) {
+        let Some(range) = vips.iter().find(|range| range.contains(&address.ip())) else {
+            continue;
+        };
+        let text = format!(
+            "{address} lies inside the range {range} of 'vips', where a service may get it; \
+             listen elsewhere or choose another range"
+        );
+        problems.add(root.locate(&path, index), &path.join("."), text);
+    }
+}
+
+/// Nor on a port that an import may get on every address of the pod.
+fn outside_ports(
+    ports: &RangeInclusive<PortNumber>,
+    own: (&Gateway, &Dns, &Admin),
+    root: &Node,
+    problems: &mut Problems,
+) {
+    for (path, index, address) in listeners(own) {
+        let inside = |port: u16| (ports.start().get()..=ports.end().get()).contains(&port);
+        if inside(address.port()) {
             let text = format!(
-                "{address} lies inside the range {range} of 'vips', where a service may get it; \
-                 listen elsewhere or choose another range"
+                "port {} lies inside the range {}-{} of 'source.kubernetes.ports', where an \
+                 import may get it; listen elsewhere or choose another range",
+                address.port(),
+                ports.start(),
+                ports.end()
             );
             problems.add(root.locate(&path, index), &path.join("."), text);
         }
@@ -395,7 +465,11 @@ fn duration(field: Option<Field<'_>>, default: Duration, problems: &mut Problems
     field.and_then(|f| f.duration(Duration::ZERO, MAX_SHUTDOWN, problems)).unwrap_or(default)
 }
 
-fn directory(field: &Field<'_>, base: &Path, problems: &mut Problems) -> Option<PathBuf> {
+pub(super) fn directory(
+    field: &Field<'_>,
+    base: &Path,
+    problems: &mut Problems,
+) -> Option<PathBuf> {
     let parser = |text: &str| match text {
         "" => Err("is empty; name a directory"),
         path => Ok(base.join(path)),

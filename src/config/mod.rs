@@ -11,6 +11,7 @@
 pub mod check;
 mod errors;
 mod fields;
+mod kubernetes;
 mod load;
 mod node;
 pub mod reload;
@@ -25,6 +26,7 @@ use crate::catalog::NamespaceRules;
 use crate::model::{ClusterId, DnsName, Locality, PeerAddress};
 use crate::telemetry::LogFormat;
 pub use errors::{At, Errors, Problem};
+pub use kubernetes::{Access, Kubernetes, Pod};
 
 /// Largest configuration file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -44,7 +46,8 @@ pub struct Config {
     pub source: Source,
     /// Where the last known good is kept; `<cluster>.state` beside the file by default.
     pub state_dir: PathBuf,
-    /// Ranges for clusterset addresses, at most one per family.
+    /// Ranges for clusterset addresses, at most one per family; none with Kubernetes, where they
+    /// are those of Services.
     pub vips: Vec<IpNet>,
     /// The port between clusters and the listeners for clients.
     pub gateway: Gateway,
@@ -52,9 +55,10 @@ pub struct Config {
     pub dns: Dns,
     /// The admin port.
     pub admin: Admin,
-    /// `cert.pem`, `key.pem`, `ca.pem`, optional `ca.key`, `peers/<cluster>.pem`.
-    pub trust_dir: PathBuf,
-    /// The other clusters.
+    /// `cert.pem`, `key.pem`, `ca.pem`, optional `ca.key`, `peers/<cluster>.pem`. `None` only
+    /// with Kubernetes, where it is the Secret mounted so that a start needs no API server.
+    pub trust_dir: Option<PathBuf>,
+    /// The other clusters; none with Kubernetes, where they are Peer objects.
     pub peers: Vec<Peer>,
     /// The log.
     pub log: Log,
@@ -78,6 +82,8 @@ impl Config {
 pub enum Source {
     /// A directory of Kubernetes manifests.
     Files(PathBuf),
+    /// A Kubernetes API server.
+    Kubernetes(Box<Kubernetes>),
 }
 
 /// `gateway:`.

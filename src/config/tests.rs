@@ -24,7 +24,7 @@ fn a_minimal_file_has_the_documented_defaults() {
     assert_eq!(config.clusterset.as_str(), "clusterset.local");
     assert_eq!(config.source, Source::Files("/etc/portolan/./registry".into()));
     assert_eq!(config.state_dir, Path::new("/etc/portolan/paris.state"));
-    assert_eq!(config.trust_dir, Path::new("/keys"));
+    assert_eq!(config.trust_dir.as_deref(), Some(Path::new("/keys")));
     assert_eq!(config.gateway, Gateway::default());
     assert_eq!(config.gateway.drain, Duration::from_secs(30));
     assert_eq!(config.gateway.shutdown_delay, Duration::from_secs(15));
@@ -158,9 +158,9 @@ fn ranges_for_services_must_be_sane() {
 }
 
 #[test]
-fn a_source_is_files_and_the_other_is_refused_with_what_to_write() {
+fn a_source_is_one_of_two_and_neither_is_refused_with_what_to_write() {
     for (source, want) in [
-        ("kubernetes: {}", "3:15: source.kubernetes: this build has the files source only; name a"),
+        ("kubernetes: ~", "3:3: source.files: is missing; name a directory of manifests"),
         ("{}", "3:3: source.files: is missing; name a directory of manifests"),
         ("files: ''", "source.files: is empty; name a directory"),
     ] {

@@ -128,3 +128,27 @@ fn a_source_or_a_state_folder_that_cannot_be_used_is_named() {
     assert_eq!(source.verdict, Verdict::Wrong);
     assert!(source.text.contains("bad.yaml"), "{}", source.text);
 }
+
+#[test]
+fn a_kubernetes_source_is_judged_without_asking_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let judge = |section: &str| {
+        let source = format!("cluster: paris\nsource: {{ kubernetes: {section} }}\n{EPHEMERAL}\n");
+        let config = Config::parse(&source, &dir.path().join("paris.yaml")).unwrap();
+        let report = check(&config, Agent::Absent);
+        let source = of(&report, "source")[0].clone();
+        (source.verdict, source.text, report)
+    };
+    let (verdict, text, _) = judge("{ kubeconfig: absent }");
+    assert_eq!(verdict, Verdict::Wrong);
+    assert!(text.contains("absent") && text.contains("'source.kubernetes.kubeconfig'"), "{text}");
+    std::fs::write(dir.path().join("admin.conf"), "kind: Config\n").unwrap();
+    let (verdict, _, report) = judge("{ kubeconfig: admin.conf }");
+    assert_eq!(verdict, Verdict::Ok);
+    assert!(of(&report, "vips").is_empty());
+    assert_eq!(of(&report, "trust.dir")[0].verdict, Verdict::Ok, "it is in a Secret");
+    let (verdict, text, report) = judge("{ server: 'http://127.0.0.1:1', ports: 1024-65535 }");
+    assert_eq!(verdict, Verdict::Doubtful, "{text}");
+    let ports = of(&report, "source.kubernetes.ports")[0];
+    assert_eq!(ports.verdict, Verdict::Doubtful, "the system's own ports lie in there");
+}

@@ -23,9 +23,10 @@ async fn the_stage_is_whole_before_any_agent_runs() {
         let dir = path.join(cloud.name());
         let config = Config::load(&dir.join("portolan.yaml")).unwrap();
         assert_eq!(config.cluster.as_str(), cloud.name());
-        assert!(config.trust_dir.join("key.pem").is_file());
+        let trust = config.trust_dir.unwrap();
+        assert!(trust.join("key.pem").is_file());
         for peer in &config.peers {
-            let bundle = config.trust_dir.join("peers").join(format!("{}.pem", peer.cluster));
+            let bundle = trust.join("peers").join(format!("{}.pem", peer.cluster));
             assert!(bundle.is_file(), "{}", bundle.display());
         }
         assert_eq!(config.peers.len(), 2);
