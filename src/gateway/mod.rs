@@ -1,6 +1,7 @@
 //! The data plane: outbound listeners, inbound, tunnels, pool, byte pump and probes.
 //!
-//! A client that connects to a clusterset address is accepted, its candidates are tried in the
+//! A client that connects to a clusterset address (or to the allocated port that stands for it,
+//! [`ListenOn`]) is accepted, its candidates are tried in the
 //! route table's order, and not one of its bytes is read before one of them has accepted
 //! ([`client`]): so a refusal, a silence or a lost connection moves to the next, and the client
 //! sees nothing. Peers' streams come in over framed TLS connections, one stream at a time on
@@ -14,6 +15,7 @@
 mod allowance;
 mod attempt;
 mod backend;
+mod bind;
 mod choice;
 mod client;
 mod conn;
@@ -51,17 +53,30 @@ pub use self::metrics::Metrics;
 use crate::clock;
 use crate::health::Fact;
 use crate::model::{ClusterId, ReplicaId};
-use crate::routes::SharedTable;
+use crate::routes::{OpenPorts, SharedTable};
 use crate::tls;
 
 /// Attempts that lost their race and are being wound up.
 const LOOSE_ENDS: usize = 4096;
 
+/// Where clients are accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ListenOn {
+    /// On the clusterset addresses themselves, which are this host's.
+    #[default]
+    Vips,
+    /// On the ports of [`RouteTable::ports`](crate::routes::RouteTable), on every address: the
+    /// clusterset addresses are the cluster's own and lead here.
+    Ports,
+}
+
 /// The data plane's settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
-    /// Whether clusterset addresses are listened on here.
+    /// Whether clients are accepted here.
     pub outbound: bool,
+    /// Where they are.
+    pub listen_on: ListenOn,
     /// Streams from clients, and as many again from peers; the descriptor limit may allow
     /// fewer.
     pub most_streams: usize,
@@ -71,7 +86,12 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { outbound: true, most_streams: 10_000, buffered_bytes: 64 * 1024 * 1024 }
+        Self {
+            outbound: true,
+            listen_on: ListenOn::default(),
+            most_streams: 10_000,
+            buffered_bytes: 64 * 1024 * 1024,
+        }
     }
 }
 
@@ -115,6 +135,7 @@ struct Shared {
     dialer: tls::Dialer,
     trust: tls::Trust,
     listeners: Vec<SocketAddr>,
+    open_ports: watch::Sender<Arc<OpenPorts>>,
     news: news::News,
     metrics: Metrics,
     pool: pool::Pool,
@@ -170,6 +191,7 @@ impl Gateway {
                 dialer: context.dialer,
                 trust: context.trust,
                 listeners: context.listeners,
+                open_ports: watch::channel(Arc::default()).0,
                 news: news::News::new(context.facts, context.metrics.facts_dropped.clone()),
                 metrics: context.metrics,
                 pool: pool::Pool::default(),
@@ -183,5 +205,12 @@ impl Gateway {
                 loose_ends: Mutex::new(Some(loose_ends)),
             }),
         }
+    }
+
+    /// The allocated ports that accept clients at this moment; none with [`ListenOn::Vips`], nor
+    /// once it drains.
+    #[must_use]
+    pub fn open_ports(&self) -> watch::Receiver<Arc<OpenPorts>> {
+        self.shared.open_ports.subscribe()
     }
 }

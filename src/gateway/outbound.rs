@@ -1,29 +1,25 @@
-//! Listeners on clusterset addresses, as many as the route table has TCP ports that somebody
-//! serves.
+//! Listeners for clients: on clusterset addresses, as many as the route table has TCP ports that
+//! somebody serves; or, where those addresses are the cluster's own and lead here, on the
+//! allocated ports that stand for them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::io::Errno;
-use socket2::{Domain, Protocol as Transport, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::live::{Cut, Order, Way};
 use super::metrics::as_gauge;
-use super::{Gateway, Shared, order};
+use super::{Gateway, ListenOn, Shared, bind, order};
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::drain::{Phase, Watch};
-use crate::model::{PortKey, Protocol, ServiceKey};
-use crate::routes::RouteTable;
+use crate::model::{PortKey, PortNumber, Protocol, ServiceKey, canonical};
+use crate::routes::{OpenPorts, RouteTable};
 
-/// Connections the kernel holds for us.
-const BACKLOG: i32 = 1024;
 /// Pause after the system had no descriptor for a client.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 /// A failed bind is tried again between these.
@@ -48,8 +44,8 @@ struct Open {
 }
 
 impl Gateway {
-    /// Listens on every clusterset address and port until the drain stops it, then lets open
-    /// streams run to the deadline.
+    /// Listens for clients as [`Config::listen_on`](super::Config) says until the drain stops it,
+    /// then lets open streams run to the deadline.
     pub async fn run_outbound(self, drain: Watch) {
         let shared = self.shared;
         let mut stop = drain.clone();
@@ -78,8 +74,26 @@ impl Gateway {
     }
 }
 
+/// Where clients are to be accepted.
+fn wanted(table: &RouteTable, on: ListenOn) -> Wanted {
+    match on {
+        ListenOn::Vips => served_vips(table),
+        ListenOn::Ports => allocated_ports(table),
+    }
+}
+
+/// The TCP ports of the book, on every address. Whether anybody serves them makes no difference:
+/// a port that closed and opened again would be refused by clients in between.
+fn allocated_ports(table: &RouteTable) -> Wanted {
+    let tcp = table.ports.iter().filter(|((protocol, _), _)| *protocol == Protocol::Tcp);
+    tcp.map(|((_, port), serves)| {
+        (SocketAddr::from((Ipv6Addr::UNSPECIFIED, port.get())), serves.clone())
+    })
+    .collect()
+}
+
 /// The TCP ports of clusterset addresses that somebody serves.
-fn wanted(table: &RouteTable) -> Wanted {
+fn served_vips(table: &RouteTable) -> Wanted {
     let mut wanted = Wanted::new();
     for (address, key) in &table.vips {
         let Some(route) = table.services.get(key) else { continue };
@@ -97,7 +111,7 @@ impl Listeners {
     fn reconcile(&mut self) {
         let table = self.shared.routes.load_full();
         self.mention_others(&table);
-        let wanted = wanted(&table);
+        let wanted = wanted(&table, self.shared.config.listen_on);
         self.open.retain(|address, open| {
             let keep = wanted.get(address) == Some(&open.serves) && !open.task.is_finished();
             if !keep {
@@ -114,6 +128,23 @@ impl Listeners {
             }
         }
         self.shared.metrics.listeners.set(as_gauge(self.open.len()));
+        self.publish_open();
+    }
+
+    /// Tells which allocated ports accept clients; said only when it changed.
+    fn publish_open(&self) {
+        if self.shared.config.listen_on != ListenOn::Ports {
+            return;
+        }
+        let ports = self.open.keys().filter_map(|at| PortNumber::new(at.port().into()).ok());
+        let open: OpenPorts = ports.map(|port| (Protocol::Tcp, port)).collect();
+        self.shared.open_ports.send_if_modified(|before| {
+            let differs = **before != open;
+            if differs {
+                *before = Arc::new(open);
+            }
+            differs
+        });
     }
 
     fn mention_others(&mut self, table: &RouteTable) {
@@ -129,7 +160,7 @@ impl Listeners {
     }
 
     fn listen(&mut self, address: SocketAddr, serves: (ServiceKey, PortKey)) {
-        match bind(address) {
+        match bind::listen(address) {
             Ok(listener) => {
                 if self.failed.remove(&address).is_some() {
                     tracing::info!(%address, service = %serves.0, "listening at last");
@@ -144,7 +175,7 @@ impl Listeners {
                 let (_, next) = self.failed.entry(address).or_insert_with(|| {
                     tracing::warn!(
                         %address, service = %serves.0, %error,
-                        "cannot listen; {}; tried again", remedy(&error)
+                        "cannot listen; {}; tried again", bind::remedy(&error)
                     );
                     let (min, max) = BIND_PAUSE;
                     let backoff = Backoff::try_new(min, max).expect("the range is in order");
@@ -165,9 +196,10 @@ impl Listeners {
 
     /// No more clients; streams run until they end or are ended.
     async fn finish(mut self, mut drain: Watch) {
-        for open in self.open.values() {
+        for (_, open) in self.open.drain() {
             open.stop.cancel();
         }
+        self.publish_open();
         let shared = Arc::clone(&self.shared);
         shared.metrics.listeners.set(0.0);
         let ended = async {
@@ -207,6 +239,8 @@ async fn accept(
                         () = stop.cancelled() => break,
                     };
                     let (key, port) = serves.clone();
+                    // On a dual-stack socket an IPv4 client has a mapped address.
+                    let from = SocketAddr::new(canonical(from.ip()), from.port());
                     let served = Arc::clone(&shared).serve_client(client, from, key, port);
                     clients.spawn(async move {
                         served.await;
@@ -223,32 +257,5 @@ async fn accept(
     drop(listener);
     while let Some(ended) = clients.join_next().await {
         shared.note_panic(ended);
-    }
-}
-
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Transport::TCP))?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
-
-/// What helps against a failed bind.
-fn remedy(error: &io::Error) -> &'static str {
-    match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::ADDRINUSE) => "free the port: `ss -ltnp` shows who has it",
-        Some(Errno::ADDRNOTAVAIL) => {
-            "give this host the address (`ip addr add ADDRESS dev lo`) or choose `vips` inside 127.0.0.0/8"
-        }
-        Some(Errno::ACCESS | Errno::PERM) => {
-            "ports below 1024 need CAP_NET_BIND_SERVICE or the sysctl net.ipv4.ip_unprivileged_port_start"
-        }
-        Some(Errno::MFILE | Errno::NFILE) => "raise the descriptor limit (LimitNOFILE)",
-        _ => "see the error",
     }
 }

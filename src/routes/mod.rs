@@ -17,5 +17,6 @@ pub use inputs::{Inputs, PeerInput};
 pub use plan::{plan, plan_service, replan};
 pub use shared::{SharedTable, TableWriter};
 pub use table::{
-    Candidate, DirectEndpoints, GatewayPorts, PeerStatus, PortRoute, Reason, Route, RouteTable,
+    Candidate, DirectEndpoints, GatewayPorts, OpenPorts, PeerStatus, PortRoute, Reason, Route,
+    RouteTable,
 };

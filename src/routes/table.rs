@@ -1,6 +1,6 @@
 //! The immutable table that every reader loads.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -128,6 +128,9 @@ impl Route {
 
 /// Which service and port a port of the gateway stands for.
 pub type GatewayPorts = BTreeMap<(Protocol, PortNumber), (ServiceKey, PortKey)>;
+
+/// Ports of [`GatewayPorts`] at which one replica accepts clients at this moment.
+pub type OpenPorts = BTreeSet<(Protocol, PortNumber)>;
 
 /// The one immutable truth that gateway, DNS and admin read.
 #[derive(Debug, Clone)]
