@@ -5,12 +5,14 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use rustix::fs::{Access as Right, access};
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
+use tokio::sync::watch;
 
 use super::{Access, Config, Kubernetes, Source};
 use crate::model::PortNumber;
@@ -311,17 +313,25 @@ fn trust(config: &Config, report: &mut Report) {
         clusterset: config.clusterset.clone(),
         dir: dir.clone(),
     };
-    let trust = match tls::Trust::open(own, metrics) {
-        Ok(trust) => trust,
+    let opened = match &config.source {
+        Source::Files(_) => tls::Trust::open(own, metrics).map(Some),
+        Source::Kubernetes(_) => mounted(own, metrics),
+    };
+    let trust = match opened {
+        Ok(Some(trust)) => trust,
+        Ok(None) => {
+            let text =
+                format!("{}: no Secret is mounted yet; the first start makes it", dir.display());
+            return report.add("trust.dir", Verdict::Ok, text);
+        }
         Err(error) => return report.add("trust.dir", Verdict::Wrong, error.to_string()),
     };
     let left = trust.own_expiry().duration_since(clock::wall()).unwrap_or_default();
-    let authority = dir.join("ca.key").exists();
     let dir = dir.display();
-    if left < EXPIRES_SOON && !authority {
+    if left < EXPIRES_SOON && !trust.renews() {
         let text = format!(
-            "{dir}: the certificate ends in {} min, and without ca.key nothing here renews it; \
-             put a new cert.pem and key.pem there",
+            "{dir}: the certificate ends in {} min, and without the authority's key nothing here \
+             renews it; put a new certificate and key there",
             left.as_secs() / 60
         );
         report.add("trust.dir", Verdict::Doubtful, text);
@@ -340,6 +350,14 @@ fn trust(config: &Config, report: &mut Report) {
             report.add("peers", Verdict::Doubtful, text);
         }
     }
+}
+
+/// The mounted Secret, as `run` reads it; `None`: there is none yet.
+fn mounted(own: tls::Config, metrics: tls::Metrics) -> Result<Option<tls::Trust>, tls::Error> {
+    let Some(pair) = tls::Pair::mounted(&own.dir)? else { return Ok(None) };
+    let supply = tls::Supply { own: Some(Arc::new(pair)), ..tls::Supply::default() };
+    let (_, supply) = watch::channel(Arc::new(supply));
+    tls::Trust::supplied(own, supply, metrics).map(Some)
 }
 
 /// `run` raises the soft limit to the hard one, so the hard one counts.

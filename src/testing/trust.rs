@@ -98,6 +98,16 @@ pub fn open(dir: &Path, name: &str) -> (tls::Trust, prometheus::Registry) {
     (tls::Trust::open(config(dir, name), metrics).expect("a good trust folder"), registry)
 }
 
+/// The authority of the folder `dir` as a Secret of type `kubernetes.io/tls` holds it.
+///
+/// # Panics
+/// When the folder has none.
+#[must_use]
+pub fn authority_pair(dir: &Path) -> tls::Pair {
+    let read = |name| fs::read(dir.join(name)).expect("an authority with its key");
+    tls::Pair { certificate: read("ca.pem"), key: read("ca.key").into(), bundle: None }
+}
+
 /// What a leaf says; `Leaf::of` is a good one.
 #[derive(Debug, Clone)]
 pub struct Leaf {
@@ -231,6 +241,21 @@ impl Credentials {
     pub fn read(dir: &Path) -> Self {
         let read = |name| fs::read_to_string(dir.join(name)).expect("a file of the pair");
         Self { certificate_pem: read("cert.pem"), key_pem: read("key.pem") }
+    }
+
+    /// The pair as a Secret of type `kubernetes.io/tls` holds it, verified by the `ca.pem` of the
+    /// folder `dir`.
+    ///
+    /// # Panics
+    /// When that cannot be read.
+    #[must_use]
+    pub fn pair(&self, dir: &Path) -> tls::Pair {
+        let bundle = fs::read(dir.join("ca.pem")).expect("an authority");
+        tls::Pair {
+            certificate: self.certificate_pem.clone().into(),
+            key: self.key_pem.clone().into_bytes().into(),
+            bundle: Some(bundle),
+        }
     }
 
     /// Makes the folder live by this pair: writes it and removes `ca.key`.

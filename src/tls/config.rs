@@ -11,6 +11,8 @@ pub struct Config {
     pub cluster: ClusterId,
     /// The trust domain.
     pub clusterset: DnsName,
-    /// The folder with `cert.pem`, `key.pem`, `ca.pem`, optional `ca.key` and `peers/`.
+    /// The folder with `cert.pem`, `key.pem`, `ca.pem`, optional `ca.key` and `peers/`; instead of
+    /// the first four also `tls.crt`, `tls.key` and `ca.crt`, as of a mounted Secret. Where trust
+    /// is supplied: what messages call it, such as `Secret portolan-system/portolan-ca`.
     pub dir: PathBuf,
 }

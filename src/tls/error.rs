@@ -29,7 +29,8 @@ pub enum Error {
     },
     /// A private key that others could read.
     #[error(
-        "{} may be read by others (mode {mode:04o}); run: chmod 600 {}",
+        "{} may be read by others (mode {mode:04o}); run: chmod 600 {}, or mount the Secret with \
+         defaultMode 0400",
         path.display(), path.display()
     )]
     KeyReadable {
@@ -87,7 +88,9 @@ impl Error {
 #[derive(Debug, Clone, Error)]
 pub enum DialError {
     /// No bundle is pinned for that cluster.
-    #[error("no certificate authority is pinned for {0}; copy its ca.pem to peers/{0}.pem")]
+    #[error(
+        "no certificate authority is pinned for {0}; copy its ca.pem to peers/{0}.pem or to its Peer"
+    )]
     UnknownPeer(ClusterId),
     /// The connection could not be made.
     #[error("cannot connect to {address}: {source}")]

@@ -1,5 +1,8 @@
 //! The trust folder as bytes: read whole, compared by content, so that a symlink swap, a rename
 //! and a write in place all look the same.
+//!
+//! Two sets of names are understood: those of `trust init`, and where none of them is there those
+//! of a Secret of type `kubernetes.io/tls` as cert-manager writes it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -12,26 +15,27 @@ use aws_lc_rs::digest;
 use zeroize::Zeroizing;
 
 use super::error::Error;
+use super::pair::{self, Pair};
 use crate::model::ClusterId;
 
 /// Largest file read, in bytes: a bundle of 16 large certificates fits.
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 /// Most bundles.
 const MAX_PEERS: usize = 4096;
-/// The permission bits by which others could read a key.
-const OTHERS: u32 = 0o077;
+/// The folder of the peers' bundles.
+const PEERS: &str = "peers";
 
-/// Where the files of a trust folder lie.
-#[derive(Debug, Clone)]
-pub(super) struct Paths {
-    pub(super) certificate: PathBuf,
-    pub(super) key: PathBuf,
-    pub(super) authority: PathBuf,
-    pub(super) authority_key: PathBuf,
-    pub(super) peers: PathBuf,
+/// Who may read a key file. Nobody but these may, and nobody else may write it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Readers {
+    /// Its owner.
+    Owner,
+    /// Its group too: the kubelet gives the files of a Secret volume to root and to the pod's
+    /// `fsGroup`, which is the only way for a pod that is not root to read them.
+    Group,
 }
 
-/// What the folder holds now; a part that cannot be read does not hide the other.
+/// What a source of trust holds now; a part that cannot be read does not hide the other.
 pub(super) struct Folder {
     /// The own identity.
     pub(super) own: Result<OwnFiles, Error>,
@@ -40,21 +44,38 @@ pub(super) struct Folder {
 }
 
 /// The files of the own identity. Keys are wiped when they are dropped.
-#[derive(Default)]
 pub(super) struct OwnFiles {
     pub(super) certificate: Option<Vec<u8>>,
     pub(super) key: Option<Zeroizing<Vec<u8>>>,
     pub(super) authority: Option<Vec<u8>>,
     pub(super) authority_key: Option<Zeroizing<Vec<u8>>>,
+    /// What they are called.
+    pub(super) paths: Paths,
 }
 
-/// The files of `peers/`.
+/// Where the own identity lies, for messages.
+#[derive(Debug, Clone)]
+pub(super) struct Paths {
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
+    pub(super) authority: PathBuf,
+    pub(super) authority_key: PathBuf,
+}
+
+/// The bundles of the peers.
 #[derive(Debug, Default)]
 pub(super) struct PeerFiles {
-    /// Bundles; one that cannot be read is an error of its own.
-    pub(super) bundles: BTreeMap<ClusterId, Result<Vec<u8>, String>>,
+    /// By cluster; one that cannot be read is an error of its own.
+    pub(super) bundles: BTreeMap<ClusterId, PeerFile>,
     /// Files whose name is no cluster's, and why.
     pub(super) strays: Vec<(PathBuf, String)>,
+}
+
+/// One bundle and where it lies.
+#[derive(Debug)]
+pub(super) struct PeerFile {
+    pub(super) path: PathBuf,
+    pub(super) content: Result<Vec<u8>, String>,
 }
 
 /// SHA-256 of a folder's content.
@@ -62,26 +83,31 @@ pub(super) struct PeerFiles {
 pub(super) struct ContentHash([u8; 32]);
 
 impl Paths {
-    pub(super) fn of(dir: &Path) -> Self {
+    /// As `trust init` names them.
+    fn of(dir: &Path) -> Self {
         Self {
             certificate: dir.join("cert.pem"),
             key: dir.join("key.pem"),
             authority: dir.join("ca.pem"),
             authority_key: dir.join("ca.key"),
-            peers: dir.join("peers"),
         }
     }
+}
 
-    /// Where a peer's bundle lies.
-    pub(super) fn peer(&self, cluster: &ClusterId) -> PathBuf {
-        self.peers.join(format!("{cluster}.pem"))
+impl Readers {
+    /// The permission bits by which anybody else could read or change a key.
+    fn others(self) -> u32 {
+        match self {
+            Self::Owner => 0o077,
+            Self::Group => 0o037,
+        }
     }
 }
 
 impl Folder {
-    /// Reads everything.
-    pub(super) fn read(paths: &Paths) -> Self {
-        Self { own: OwnFiles::read(paths), peers: peers(paths) }
+    /// Reads everything; keys for their owner only.
+    pub(super) fn read(dir: &Path) -> Self {
+        Self { own: OwnFiles::read(dir), peers: peers(&dir.join(PEERS)) }
     }
 
     /// The hash of all of it, with every part delimited.
@@ -106,9 +132,9 @@ impl Folder {
         match &self.peers {
             Ok(None) => part(None),
             Ok(Some(peers)) => {
-                for (cluster, content) in &peers.bundles {
+                for (cluster, file) in &peers.bundles {
                     part(Some(cluster.as_str().as_bytes()));
-                    match content {
+                    match &file.content {
                         Ok(content) => part(Some(content)),
                         Err(_) => part(None),
                     }
@@ -127,14 +153,32 @@ impl Folder {
 
 impl OwnFiles {
     /// A key that others may read is refused.
-    fn read(paths: &Paths) -> Result<Self, Error> {
-        Ok(Self {
+    fn read(dir: &Path) -> Result<Self, Error> {
+        let paths = Paths::of(dir);
+        let own = Self {
             certificate: optional(&paths.certificate)?,
-            key: key(&paths.key)?,
+            key: key(&paths.key, Readers::Owner)?,
             authority: optional(&paths.authority)?,
-            authority_key: key(&paths.authority_key)?,
-        })
+            authority_key: key(&paths.authority_key, Readers::Owner)?,
+            paths,
+        };
+        let named = own.certificate.is_some() || own.key.is_some() || own.authority_key.is_some();
+        if named {
+            return Ok(own);
+        }
+        Ok(pair(dir, Readers::Owner)?.map_or(own, |pair| pair.into_files(dir)))
     }
+}
+
+/// The files of a mounted Secret of type `kubernetes.io/tls`; `None` without certificate and key.
+pub(super) fn pair(dir: &Path, readers: Readers) -> Result<Option<Pair>, Error> {
+    let certificate = optional(&dir.join(pair::CERTIFICATE))?;
+    let key = key(&dir.join(pair::KEY), readers)?;
+    let bundle = optional(&dir.join(pair::BUNDLE))?;
+    Ok(match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(Pair { certificate, key, bundle }),
+        _ => None,
+    })
 }
 
 /// A file that may be absent.
@@ -151,14 +195,14 @@ fn optional(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 
 /// A private key that may be absent, but never readable by others. The bits are those of the
 /// opened file, so that nothing can be swapped in between.
-fn key(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
+fn key(path: &Path, readers: Readers) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::io("read", path)(error)),
     };
     let mode = file.metadata().map_err(Error::io("read", path))?.permissions().mode() & 0o7777;
-    if mode & OTHERS != 0 {
+    if mode & readers.others() != 0 {
         return Err(Error::KeyReadable { path: path.to_path_buf(), mode });
     }
     read(&file).map(Some).map_err(Error::io("read", path))
@@ -178,20 +222,20 @@ fn read(file: &File) -> io::Result<Zeroizing<Vec<u8>>> {
 }
 
 /// The bundles of `peers/`; hidden files and other endings are none of our business.
-fn peers(paths: &Paths) -> Result<Option<PeerFiles>, Error> {
+fn peers(dir: &Path) -> Result<Option<PeerFiles>, Error> {
     let mut found = PeerFiles::default();
-    let entries = match fs::read_dir(&paths.peers) {
+    let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io("read", &paths.peers)(error)),
+        Err(error) => return Err(Error::io("read", dir)(error)),
     };
     for entry in entries {
-        let name = entry.map_err(Error::io("read", &paths.peers))?.file_name();
+        let name = entry.map_err(Error::io("read", dir))?.file_name();
         let stem = name.to_str().and_then(|name| name.strip_suffix(".pem"));
         let Some(stem) = stem.filter(|stem| !stem.starts_with('.')) else {
             continue;
         };
-        let path = paths.peers.join(&name);
+        let path = dir.join(&name);
         let cluster = match ClusterId::parse(stem) {
             Ok(cluster) => cluster,
             Err(error) => {
@@ -201,7 +245,7 @@ fn peers(paths: &Paths) -> Result<Option<PeerFiles>, Error> {
         };
         if found.bundles.len() == MAX_PEERS {
             let problem = format!("more than {MAX_PEERS} bundles; remove those of past peers");
-            return Err(Error::invalid(&paths.peers, problem));
+            return Err(Error::invalid(dir, problem));
         }
         let content = match optional(&path) {
             Ok(Some(bytes)) => Ok(bytes),
@@ -209,7 +253,7 @@ fn peers(paths: &Paths) -> Result<Option<PeerFiles>, Error> {
             Ok(None) => continue,
             Err(error) => Err(error.to_string()),
         };
-        found.bundles.insert(cluster, content);
+        found.bundles.insert(cluster, PeerFile { path, content });
     }
     found.strays.sort();
     Ok(Some(found))

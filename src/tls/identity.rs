@@ -69,7 +69,9 @@ pub enum IdentityError {
     #[error("the holder of the certificate did not prove that it has the key")]
     NoPossession,
     /// No bundle is pinned for the name.
-    #[error("no certificate authority is pinned for '{0}'; copy its ca.pem to peers/{0}.pem")]
+    #[error(
+        "no certificate authority is pinned for '{0}'; copy its ca.pem to peers/{0}.pem or to its Peer"
+    )]
     Unpinned(ClusterId),
     /// It claims to be us.
     #[error("the certificate claims to be '{0}', which is this cluster")]

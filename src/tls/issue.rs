@@ -25,6 +25,8 @@ use crate::model::{ClusterId, DnsName};
 
 /// The life of an authority: ten years.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(3653 * 24 * 3600);
+/// What follows the cluster's name in the subject of its authority.
+const AUTHORITY_SUFFIX: &str = " portolan authority";
 /// The life of a leaf.
 pub(super) const LEAF_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Certificates begin this long before they are issued, for clocks that lag.
@@ -65,6 +67,19 @@ impl Authority {
             })
             .ok_or("it is not the key of a certificate in ca.pem; restore the pair")?;
         Ok(Self(Arc::new(Inner { certificate: certificate.clone(), key })))
+    }
+
+    /// The cluster for which it was made, where its name says so: only ours do.
+    pub(super) fn cluster(&self) -> Option<ClusterId> {
+        let (_, parsed) = X509Certificate::from_der(&self.0.certificate).ok()?;
+        let name = parsed.subject().iter_common_name().next()?.as_str().ok()?;
+        ClusterId::parse(name.strip_suffix(AUTHORITY_SUFFIX)?).ok()
+    }
+
+    /// What leads from a leaf to an authority above this one; a root needs nothing.
+    pub(super) fn link(&self) -> Option<CertificateDer<'static>> {
+        let (_, parsed) = X509Certificate::from_der(&self.0.certificate).ok()?;
+        (parsed.subject() != parsed.issuer()).then(|| self.0.certificate.clone())
     }
 
     /// Issues a leaf for `cluster` that is valid now.
@@ -120,6 +135,27 @@ impl fmt::Debug for Leaf {
     }
 }
 
+/// Makes the authority of a cluster, ten years: its certificate and its key, PEM.
+///
+/// # Errors
+/// The system has no randomness.
+pub fn new_authority(cluster: &ClusterId) -> Result<(String, Zeroizing<String>), Error> {
+    let (authority, key) = authority(cluster)?;
+    Ok((authority.pem(), Zeroizing::new(key.serialize_pem())))
+}
+
+fn authority(cluster: &ClusterId) -> Result<(rcgen::Certificate, Zeroizing<KeyPair>), Error> {
+    let mut params = CertificateParams::default();
+    let now = clock::wall();
+    params.not_before = (now - BACKDATE).into();
+    params.not_after = (now + AUTHORITY_LIFE).into();
+    params.distinguished_name = common_name(&format!("{cluster}{AUTHORITY_SUFFIX}"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let key = Zeroizing::new(KeyPair::generate().map_err(failed)?);
+    Ok((params.self_signed(&*key).map_err(failed)?, key))
+}
+
 /// Makes a trust folder: `ca.pem` and `ca.key` (ten years), `cert.pem` and `key.pem` (24 h) and
 /// an empty `peers/`. Keys are readable by their owner only. Nothing is ever replaced.
 pub fn init(dir: &Path, cluster: &ClusterId, clusterset: &DnsName) -> Result<(), Error> {
@@ -135,16 +171,8 @@ pub fn init(dir: &Path, cluster: &ClusterId, clusterset: &DnsName) -> Result<(),
         DirBuilder::new().mode(0o755).create(&peers).map_err(Error::io("create", &peers))?;
     }
 
-    let mut params = CertificateParams::default();
-    let now = clock::wall();
-    params.not_before = (now - BACKDATE).into();
-    params.not_after = (now + AUTHORITY_LIFE).into();
-    params.distinguished_name = common_name(&format!("{cluster} portolan authority"));
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let key = Zeroizing::new(KeyPair::generate().map_err(failed)?);
+    let (authority, key) = authority(cluster)?;
     let key_pem = Zeroizing::new(key.serialize_pem());
-    let authority = params.self_signed(&*key).map_err(failed)?;
     write_new(&dir.join("ca.key"), key_pem.as_bytes(), 0o600)?;
     write_new(&dir.join("ca.pem"), authority.pem().as_bytes(), 0o644)?;
 

@@ -20,7 +20,7 @@ use zeroize::Zeroize;
 use super::bundle::{Bundle, authorities};
 use super::config::Config;
 use super::error::Error;
-use super::folder::{OwnFiles, Paths, PeerFiles};
+use super::folder::{OwnFiles, Paths, PeerFile, PeerFiles};
 use super::identity::{Claims, spiffe_id};
 use super::issue::Authority;
 use super::kind::Kind;
@@ -77,37 +77,32 @@ pub(super) struct Material {
 
 impl Own {
     /// From `ca.key` a fresh leaf in memory, else `cert.pem` with `key.pem`.
-    pub(super) fn load(config: &Config, paths: &Paths, files: &OwnFiles) -> Result<Self, Error> {
-        match Self::authority(paths, files)? {
+    pub(super) fn load(config: &Config, files: &OwnFiles) -> Result<Self, Error> {
+        match Self::authority(config, files)? {
             Some(authority) => {
                 // The leaf of the folder is not used, but it tells whose folder this is.
                 if let Some(certificate) = &files.certificate
                     && let Ok(leaf) = CertificateDer::from_pem_slice(certificate)
                 {
-                    own_claims(config, paths, &leaf)?;
+                    own_claims(config, &files.paths, &leaf)?;
                 }
                 Self::issue(config, authority)
             }
-            None => Self::read(config, paths, files),
+            None => Self::read(config, files),
         }
     }
 
     /// The same after a change of the folder; a leaf whose authority stayed is kept. An expired
     /// pair does not replace a leaf that is still good: peers would refuse it.
-    pub(super) fn reload(
-        config: &Config,
-        paths: &Paths,
-        files: &OwnFiles,
-        before: &Self,
-    ) -> Result<Self, Error> {
-        match Self::authority(paths, files)? {
+    pub(super) fn reload(config: &Config, files: &OwnFiles, before: &Self) -> Result<Self, Error> {
+        match Self::authority(config, files)? {
             Some(authority) if before.authority.as_ref() == Some(&authority) => Ok(before.clone()),
             Some(authority) => Self::issue(config, authority),
             None => {
-                let (read, now) = (Self::read(config, paths, files)?, clock::wall());
+                let (read, now) = (Self::read(config, files)?, clock::wall());
                 if read.expires <= now && before.expires > now {
                     let problem = "it has expired; put a current one there, or restore ca.key";
-                    return Err(Error::invalid(&paths.certificate, problem));
+                    return Err(Error::invalid(&files.paths.certificate, problem));
                 }
                 Ok(read)
             }
@@ -121,15 +116,17 @@ impl Own {
             .map_err(|error| Error::Issue(error.to_string()))?;
         let certificate = leaf.certificate();
         let claims = Claims::read(&certificate).map_err(|e| Error::Issue(e.to_string()))?;
+        let chain = [certificate].into_iter().chain(authority.link()).collect();
         Ok(Self {
-            certified: Arc::new(CertifiedKey::new(vec![certificate], signer)),
+            certified: Arc::new(CertifiedKey::new(chain, signer)),
             begins: claims.begins,
             expires: claims.expires,
             authority: Some(authority),
         })
     }
 
-    fn authority(paths: &Paths, files: &OwnFiles) -> Result<Option<Authority>, Error> {
+    fn authority(config: &Config, files: &OwnFiles) -> Result<Option<Authority>, Error> {
+        let paths = &files.paths;
         let Some(key) = &files.authority_key else {
             return Ok(None);
         };
@@ -138,12 +135,23 @@ impl Own {
         })?;
         let certificates =
             authorities(pem).map_err(|problem| Error::invalid(&paths.authority, problem))?;
-        Authority::load(&certificates, key)
-            .map(Some)
-            .map_err(|problem| Error::invalid(&paths.authority_key, problem))
+        let authority = Authority::load(&certificates, key)
+            .map_err(|problem| Error::invalid(&paths.authority_key, problem))?;
+        // Without a leaf beside it only its own name tells whose it is, if we made it.
+        if files.certificate.is_none()
+            && let Some(other) = authority.cluster().filter(|found| *found != config.cluster)
+        {
+            let problem = format!(
+                "it is the authority of '{other}', the configuration says '{}'; correct one of them",
+                config.cluster
+            );
+            return Err(Error::invalid(&paths.authority, problem));
+        }
+        Ok(Some(authority))
     }
 
-    fn read(config: &Config, paths: &Paths, files: &OwnFiles) -> Result<Self, Error> {
+    fn read(config: &Config, files: &OwnFiles) -> Result<Self, Error> {
+        let paths = &files.paths;
         let (Some(certificate), Some(key)) = (&files.certificate, &files.key) else {
             let path = if files.certificate.is_none() { &paths.certificate } else { &paths.key };
             let problem = "it is missing; run: portolan trust init, or put the issued pair there";
@@ -191,7 +199,6 @@ fn own_claims(config: &Config, paths: &Paths, leaf: &CertificateDer<'_>) -> Resu
 /// a rotation peers may know the new authority already.
 pub(super) fn warn_if_unvouched(
     config: &Config,
-    paths: &Paths,
     files: &OwnFiles,
     own: &Own,
     provider: &Arc<CryptoProvider>,
@@ -199,7 +206,7 @@ pub(super) fn warn_if_unvouched(
     let (Some(pem), [leaf, chain @ ..]) = (&files.authority, own.certified.cert.as_slice()) else {
         return;
     };
-    let path = paths.authority.display();
+    let path = files.paths.authority.display();
     let bundle = match Bundle::parse(&config.cluster, &config.clusterset, pem, provider) {
         Ok(bundle) => bundle,
         Err(problem) => return tracing::warn!(%path, problem, "peers cannot pin this"),
@@ -262,16 +269,14 @@ pub(super) struct Loaded {
 /// Reads the bundles; for a bad one the last good of `before` stays.
 pub(super) fn load_bundles(
     config: &Config,
-    paths: &Paths,
     files: PeerFiles,
     before: &Bundles,
     provider: &Arc<CryptoProvider>,
 ) -> Loaded {
     let (mut bundles, mut problems) = (Bundles::new(), files.strays);
-    for (cluster, content) in files.bundles {
-        let path = paths.peer(&cluster);
+    for (cluster, PeerFile { path, content }) in files.bundles {
         if cluster == config.cluster {
-            problems.push((path, "it is this cluster's own name; remove the file".to_owned()));
+            problems.push((path, "it is this cluster's own name; remove it".to_owned()));
             continue;
         }
         let parsed =

@@ -8,7 +8,7 @@
 //! client's certificate); a [`PeerIdentity`] is made only here, after the chain was verified
 //! against the bundle pinned for its name alone and its one URI was compared; exactly one ALPN is
 //! offered and checked on both sides; every refusal is counted under one reason and said in one
-//! line; a bad change of the folder leaves the last good in force.
+//! line; a bad change of the folder or the [`Supply`] leaves the last good in force.
 //! Not here: what connections carry. Closing live ones when trust ends is their owners' part: they
 //! watch [`Trust::generation`], ask [`Trust::still_trusts`] and mind [`PeerIdentity::expires`].
 
@@ -26,8 +26,10 @@ mod listener;
 mod lobby;
 mod material;
 mod metrics;
+mod pair;
 mod refusal;
 mod socket;
+mod supply;
 mod trust;
 mod verify;
 
@@ -35,14 +37,16 @@ pub use config::Config;
 pub use dialer::{Dialed, Dialer};
 pub use error::{DialError, Error};
 pub use identity::{IdentityError, PeerIdentity};
-pub use issue::init;
+pub use issue::{init, new_authority};
 pub use kind::Kind;
 pub use limits::Limits;
 pub use listener::{Accepted, Handlers, Listener};
 pub use lobby::Lease;
 pub use metrics::Metrics;
+pub use pair::Pair;
 pub use refusal::Refusal;
 pub use socket::set_user_timeout;
+pub use supply::Supply;
 pub use trust::Trust;
 
 /// A connection between gateways, either side.

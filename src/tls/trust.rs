@@ -16,10 +16,11 @@ use tokio::time::sleep;
 
 use super::config::Config;
 use super::error::Error;
-use super::folder::{ContentHash, Folder, Paths, PeerFiles};
+use super::folder::{ContentHash, Folder, PeerFiles};
 use super::identity::PeerIdentity;
 use super::material::{Loaded, Material, Own, load_bundles, provider, warn_if_unvouched};
 use super::metrics::Metrics;
+use super::supply::Supply;
 use super::verify::Bundles;
 use crate::model::ClusterId;
 use crate::{clock, drain};
@@ -39,9 +40,18 @@ pub struct Trust {
     shared: Arc<Shared>,
 }
 
+/// Where trust is read from.
+#[derive(Debug)]
+enum Source {
+    /// The configured folder.
+    Folder,
+    /// Whoever watches it hands it over.
+    Supply(watch::Receiver<Arc<Supply>>),
+}
+
 struct Shared {
     config: Config,
-    paths: Paths,
+    source: Source,
     metrics: Metrics,
     provider: Arc<CryptoProvider>,
     material: ArcSwap<Material>,
@@ -61,34 +71,66 @@ impl fmt::Debug for Trust {
 
 impl Trust {
     /// Reads the folder; anything wrong in it refuses to start.
+    ///
+    /// # Errors
+    /// Names the file, what is wrong with it and what to do.
     pub fn open(config: Config, metrics: Metrics) -> Result<Self, Error> {
-        let paths = Paths::of(&config.dir);
+        Self::new(config, Source::Folder, metrics)
+    }
+
+    /// Takes what is handed over, from its current value on; `config.dir` is not read and only
+    /// what messages call the own identity. A later value is in force as soon as [`Trust::run`]
+    /// has seen it, and what is bad in it leaves the last good in force.
+    ///
+    /// # Errors
+    /// There is no usable identity yet. A bad bundle is said and left out: it is one peer's, and
+    /// no reason to be without the others.
+    pub fn supplied(
+        config: Config,
+        supply: watch::Receiver<Arc<Supply>>,
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
+        Self::new(config, Source::Supply(supply), metrics)
+    }
+
+    fn new(config: Config, source: Source, metrics: Metrics) -> Result<Self, Error> {
         let provider = provider();
-        let folder = Folder::read(&paths);
+        let folder = source.read(&config);
         let seen = Mutex::new(folder.hash());
         let files = folder.own?;
-        let own = Own::load(&config, &paths, &files)?;
-        warn_if_unvouched(&config, &paths, &files, &own, &provider);
+        let own = Own::load(&config, &files)?;
+        warn_if_unvouched(&config, &files, &own, &provider);
         let files = folder.peers?.unwrap_or_default();
-        let Loaded { bundles, problems } =
-            load_bundles(&config, &paths, files, &Bundles::new(), &provider);
-        if let Some((path, problem)) = problems.into_iter().next() {
-            return Err(Error::invalid(&path, problem));
+        let Loaded { bundles, problems } = load_bundles(&config, files, &Bundles::new(), &provider);
+        for (path, problem) in problems {
+            match source {
+                Source::Folder => return Err(Error::invalid(&path, problem)),
+                Source::Supply(_) => {
+                    let path = path.display();
+                    tracing::warn!(%path, problem, "bundle left out, that peer is not trusted");
+                }
+            }
         }
         let material = Material::build(&config, own, Arc::new(bundles), &provider)?;
         metrics.expires(&config.cluster, material.own.expires);
         let (generation, _) = watch::channel(1);
         let material = ArcSwap::from_pointee(material);
-        let shared = Shared { config, paths, metrics, provider, material, generation, seen };
+        let shared = Shared { config, source, metrics, provider, material, generation, seen };
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Keeps it current until drain is forced: a changed folder is in force within 2 s, the own
-    /// leaf is renewed at half its life. Nothing that happens to the folder ends it.
+    /// Keeps it current until drain is forced: a changed folder is in force within 2 s, a new
+    /// supply at once, the own leaf is renewed at half its life. Nothing that happens to the
+    /// folder or the supplier ends it.
     pub async fn run(self, mut drain: drain::Watch) -> Result<(), Error> {
         let mut renewal = Renewal::plan(&self.shared.material.load().own);
         let mut checked: Option<Instant> = None;
+        let mut news = self.shared.source.news();
         loop {
+            // Before it is read: what comes in meanwhile is news again.
+            if let Some(supply) = &mut news {
+                supply.mark_unchanged();
+            }
             let trust = self.clone();
             // File systems may hang; the runtime must not.
             // A panic in there is a reload that did not happen.
@@ -105,6 +147,7 @@ impl Trust {
             }
             tokio::select! {
                 () = sleep(POLL) => {}
+                () = changed(&mut news) => {}
                 () = drain.reached(drain::Phase::Forced) => return Ok(()),
             }
         }
@@ -146,12 +189,19 @@ impl Trust {
         self.shared.material.load().own.expires
     }
 
-    /// Takes in what changed in the folder, if anything did: whether it is in force now. `run`
+    /// Whether the own leaf is renewed here, from the key of its authority; else somebody else
+    /// replaces it.
+    #[must_use]
+    pub fn renews(&self) -> bool {
+        self.shared.material.load().own.authority.is_some()
+    }
+
+    /// Takes in what changed at the source, if anything did: whether it is in force now. `run`
     /// calls it every second.
     pub fn reload(&self) -> bool {
         let shared = &*self.shared;
         let mut seen = shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let folder = Folder::read(&shared.paths);
+        let folder = shared.source.read(&shared.config);
         let hash = folder.hash();
         if hash == *seen {
             return false;
@@ -161,9 +211,8 @@ impl Trust {
         let own = folder
             .own
             .and_then(|files| {
-                let (config, paths) = (&shared.config, &shared.paths);
-                let own = Own::reload(config, paths, &files, &before.own)?;
-                warn_if_unvouched(config, paths, &files, &own, &shared.provider);
+                let own = Own::reload(&shared.config, &files, &before.own)?;
+                warn_if_unvouched(&shared.config, &files, &own, &shared.provider);
                 Ok(own)
             })
             .unwrap_or_else(|error| {
@@ -172,9 +221,10 @@ impl Trust {
             });
         let bundles = match folder.peers {
             Ok(Some(files)) => self.reload_bundles(files, &before.bundles),
+            Ok(None) if before.bundles.is_empty() => Arc::clone(&before.bundles),
             Ok(None) => {
-                let path = shared.paths.peers.display();
-                tracing::warn!(%path, "the folder is gone, the last good bundles stay; restore it");
+                let dir = shared.config.dir.display();
+                tracing::warn!(%dir, "peers/ is gone, the last good bundles stay; restore it");
                 Arc::clone(&before.bundles)
             }
             Err(error) => {
@@ -187,7 +237,7 @@ impl Trust {
 
     fn reload_bundles(&self, files: PeerFiles, before: &Bundles) -> Arc<Bundles> {
         let shared = &*self.shared;
-        let loaded = load_bundles(&shared.config, &shared.paths, files, before, &shared.provider);
+        let loaded = load_bundles(&shared.config, files, before, &shared.provider);
         for (path, problem) in loaded.problems {
             let path = path.display();
             tracing::warn!(%path, problem, "bundle not reloaded, the last good one stays");
@@ -222,13 +272,13 @@ impl Trust {
                 true
             }
             Err(error) => {
-                tracing::warn!(%error, "trust folder not reloaded; the last good stays");
+                tracing::warn!(%error, "trust not reloaded; the last good stays");
                 false
             }
         }
     }
 
-    /// Renews the own leaf when it is due; without `ca.key` warns before its end.
+    /// Renews the own leaf when it is due; without its authority's key warns before its end.
     fn check(&self, renewal: &mut Renewal, now: SystemTime) {
         let shared = &*self.shared;
         let _writing = shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -258,6 +308,38 @@ impl Trust {
     pub(super) fn metrics(&self) -> &Metrics {
         &self.shared.metrics
     }
+}
+
+impl Source {
+    fn read(&self, config: &Config) -> Folder {
+        match self {
+            Self::Folder => Folder::read(&config.dir),
+            Self::Supply(supply) => {
+                let supply = Arc::clone(&supply.borrow());
+                supply.read(&config.dir)
+            }
+        }
+    }
+
+    /// What says that there is something new; a folder says nothing.
+    fn news(&self) -> Option<watch::Receiver<Arc<Supply>>> {
+        match self {
+            Self::Folder => None,
+            Self::Supply(supply) => Some(supply.clone()),
+        }
+    }
+}
+
+/// Waits for the next supply; without a supplier for ever.
+async fn changed(news: &mut Option<watch::Receiver<Arc<Supply>>>) {
+    if let Some(supply) = news
+        && supply.changed().await.is_ok()
+    {
+        return;
+    }
+    // A supplier that is gone changes nothing any more; what it gave last stays.
+    *news = None;
+    std::future::pending().await
 }
 
 /// Whether two sets of bundles trust the same.
@@ -306,10 +388,11 @@ impl Renewal {
             None => {}
             Some(Warned::Soon) => tracing::warn!(
                 minutes = left.unwrap_or_default().as_secs() / 60,
-                "own certificate expires soon and there is no ca.key; replace cert.pem and key.pem"
+                "own certificate expires soon and nothing here renews it; replace it and its key, \
+                 or give the authority's key"
             ),
             Some(Warned::Expired) => tracing::error!(
-                "own certificate has expired, peers refuse it; replace cert.pem and key.pem"
+                "own certificate has expired, peers refuse it; replace it and its key"
             ),
         }
     }

@@ -3,6 +3,7 @@
 
 mod caps;
 mod reload;
+mod supply;
 mod who;
 
 use std::io;
