@@ -1,0 +1,87 @@
+//! Names, labels and annotations of what we write.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use crate::model::{PortKey, PortNumber, Protocol, ServiceKey};
+
+/// The value of the managed-by labels on everything of ours.
+pub const MANAGER: &str = "portolan.dev";
+/// Who manages a Service or a ServiceImport.
+pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Who manages an EndpointSlice.
+pub const LABEL_SLICE_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// The exported Service's name, on everything of ours.
+pub const LABEL_SERVICE: &str = "portolan.dev/service";
+/// The Service an EndpointSlice belongs to: what kube-proxy reads.
+pub const LABEL_SLICE_SERVICE: &str = "kubernetes.io/service-name";
+/// The multi-cluster service an EndpointSlice belongs to (KEP-1645).
+pub const LABEL_MCS_SERVICE: &str = "multicluster.kubernetes.io/service-name";
+/// The cluster whose endpoints an EndpointSlice holds (KEP-1645).
+pub const LABEL_SOURCE_CLUSTER: &str = "multicluster.kubernetes.io/source-cluster";
+/// On the derived Service: which ports of the gateway stand for its ports,
+/// `tcp-80=20001,udp-53=20002`.
+pub const ANNOTATION_PORTS: &str = "portolan.dev/ports";
+/// On the import: which of its labels and annotations were exported, so that others' are told
+/// from ours.
+pub(super) const ANNOTATION_EXPORTED: &str = "portolan.dev/exported-keys";
+
+/// So much of a service's name stands in the derived one, in octets.
+const KEPT_OCTETS: usize = 40;
+/// So many hex digits of a digest tell names apart.
+const DIGEST_DIGITS: usize = 10;
+
+/// The first digits of the SHA-256 of a text.
+pub(super) fn short_digest(text: &str) -> String {
+    let mut hex = String::with_capacity(DIGEST_DIGITS);
+    for octet in &digest(&SHA256, text.as_bytes()).as_ref()[..DIGEST_DIGITS / 2] {
+        // Writing to a string cannot fail.
+        let _ = write!(hex, "{octet:02x}");
+    }
+    hex
+}
+
+/// The name of the derived Service: `portolan-`, the first 40 octets of the service's name, `-`
+/// and 10 hex digits of SHA-256(namespace/name); 60 octets at most, an RFC 1035 label.
+#[must_use]
+pub fn derived_name(key: &ServiceKey) -> String {
+    let name = key.name.as_str();
+    // A label is ASCII, so any octet is a boundary.
+    let kept = &name[..name.len().min(KEPT_OCTETS)];
+    format!("portolan-{kept}-{}", short_digest(&key.to_string()))
+}
+
+/// The name of a port of the derived Service: `<proto>-<number>`.
+pub(super) fn port_name(port: PortKey) -> String {
+    format!("{}-{}", port.protocol.label(), port.port)
+}
+
+/// The value of [`ANNOTATION_PORTS`].
+#[must_use]
+pub fn write_ports(ports: &BTreeMap<PortKey, PortNumber>) -> String {
+    let pairs: Vec<_> =
+        ports.iter().map(|(port, gateway)| format!("{}={gateway}", port_name(*port))).collect();
+    pairs.join(",")
+}
+
+/// Reads the value of [`ANNOTATION_PORTS`]; a pair that cannot be read is left out (its port is
+/// then allotted anew), and of two for one port the first holds.
+#[must_use]
+pub fn parse_ports(text: &str) -> BTreeMap<PortKey, PortNumber> {
+    let mut ports = BTreeMap::new();
+    for (port, gateway) in text.split(',').filter_map(parse_pair) {
+        ports.entry(port).or_insert(gateway);
+    }
+    ports
+}
+
+fn parse_pair(pair: &str) -> Option<(PortKey, PortNumber)> {
+    let (name, gateway) = pair.trim().split_once('=')?;
+    let (protocol, port) = name.split_once('-')?;
+    // SCTP has no gateway.
+    let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().find(|p| p.label() == protocol)?;
+    let number = |text: &str| PortNumber::new(text.parse().ok()?).ok();
+    Some((PortKey::new(protocol, number(port)?), number(gateway)?))
+}

@@ -1,0 +1,139 @@
+//! What a decision is made from beside the route, and what it yields.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::condition::Condition;
+use super::object::{McsVersion, Object};
+use crate::catalog::IpFamily;
+use crate::model::{ClusterId, PortKey, PortNumber, Protocol, ServiceKey};
+
+/// How long the derived Service stays, empty, after its import went: nobody who still has its
+/// address from DNS reaches somebody else there.
+pub const SERVICE_LINGERS: Duration = Duration::from_secs(30);
+
+/// The own cluster, the same for every name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct World {
+    /// Its id.
+    pub cluster: ClusterId,
+    /// The families of its Services, the default one first.
+    pub families: Vec<IpFamily>,
+    /// Its `network`; empty is shared with nobody.
+    pub network: Box<str>,
+    /// The version of the Multi-Cluster Services API in use.
+    pub mcs: McsVersion,
+    /// The pods of the gateway.
+    pub gateways: Vec<GatewayPod>,
+}
+
+/// One pod of the gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayPod {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its uid.
+    pub uid: Box<str>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The node it runs on.
+    pub node: Option<Box<str>>,
+    /// The node's zone.
+    pub zone: Option<Box<str>>,
+    /// Whether it is ready and answers its siblings.
+    pub ready: bool,
+    /// The ports it said are open.
+    pub open: Arc<BTreeSet<(Protocol, PortNumber)>>,
+}
+
+/// What the cluster holds of one name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Observed {
+    /// Whether the namespace exists and is not on its way out.
+    pub namespace_exists: bool,
+    /// The object with the derived Service's name.
+    pub service: Option<ObservedService>,
+    /// The ServiceImport of the name.
+    pub import: Option<ObservedImport>,
+    /// The ServiceExport of the name.
+    pub export: Option<ObservedExport>,
+    /// Why the API server refused the last write for this name, in its words.
+    pub refusal: Option<Box<str>>,
+}
+
+/// The Service that has the derived name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedService {
+    /// Its uid.
+    pub uid: Box<str>,
+    /// `clusterIPs`.
+    pub ips: Vec<IpAddr>,
+    /// `ipFamilies`.
+    pub families: Vec<IpFamily>,
+    /// The ports recorded in its annotation ([`super::parse_ports`]).
+    pub ports: BTreeMap<PortKey, PortNumber>,
+    /// It is not ours: it is never touched.
+    pub foreign: bool,
+}
+
+/// The ServiceImport of the name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedImport {
+    /// Its uid.
+    pub uid: Box<str>,
+    /// `spec.ips`.
+    pub ips: Vec<IpAddr>,
+    /// `spec.ipFamilies`.
+    pub families: Vec<IpFamily>,
+    /// `status.conditions`.
+    pub conditions: Vec<Condition>,
+    /// It is not ours: it is never touched.
+    pub foreign: bool,
+}
+
+/// The ServiceExport of the name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedExport {
+    /// Its uid.
+    pub uid: Box<str>,
+    /// Its generation.
+    pub generation: Option<i64>,
+    /// `status.conditions`.
+    pub conditions: Vec<Condition>,
+}
+
+/// Everything that should exist for one name. An object of ours with this key that is not among
+/// `objects` is to go: imports and slices at once, the derived Service [`SERVICE_LINGERS`] later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Desired {
+    /// The name.
+    pub key: ServiceKey,
+    /// The objects, in the order in which they depend on one another.
+    pub objects: Vec<Object>,
+    /// The status of the ServiceExport, where there is one.
+    pub export: Option<ExportStatus>,
+}
+
+/// The status of a ServiceExport.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportStatus {
+    /// The name.
+    pub key: ServiceKey,
+    /// Which object it was decided for.
+    pub uid: Box<str>,
+    /// `Valid`, `Ready`, `Conflict`, then those of others as they were found.
+    pub conditions: Vec<Condition>,
+}
+
+impl ExportStatus {
+    /// As under `status`.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let conditions: Vec<_> = self.conditions.iter().map(Condition::to_json).collect();
+        json!({ "conditions": conditions })
+    }
+}
