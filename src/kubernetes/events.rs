@@ -18,9 +18,9 @@ use crate::clock;
 use crate::drain::{Phase, Watch};
 
 /// How long the same thing is not said again.
-pub const SILENCE: Duration = Duration::from_secs(600);
+const SILENCE: Duration = Duration::from_secs(600);
 /// Most Events at once.
-pub const BURST: usize = 25;
+const BURST: usize = 25;
 /// What one costs in the long run.
 const COST: Duration = Duration::from_secs(1);
 /// Most things remembered as said.

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 /// Writes per second in the long run.
-pub(super) const RATE: u32 = 200;
+pub const RATE: u32 = 200;
 /// Writes at once after a calm.
-pub(super) const BURST: u32 = 500;
+pub const BURST: u32 = 500;
 /// What one write costs.
 const COST: Duration = Duration::from_nanos(1_000_000_000 / RATE as u64);
 

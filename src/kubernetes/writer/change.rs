@@ -88,16 +88,6 @@ impl<'a> Change<'a> {
             },
         }
     }
-
-    /// What is written, if anything is.
-    pub(super) fn object(&self) -> Option<&'a Object> {
-        match self {
-            Self::Create(object) | Self::Replace(object, _) | Self::Status(object, _) => {
-                Some(object)
-            }
-            Self::Delete(_) => None,
-        }
-    }
 }
 
 /// Puts into `body` which object, at which version, it was computed from.

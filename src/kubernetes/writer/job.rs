@@ -18,6 +18,8 @@ use crate::objects::{ExportStatus, Object, ObjectId, PeerStatus};
 pub(super) struct Job {
     /// What will be as it should be afterwards.
     pub(super) aim: Aim,
+    /// The object of ours it was computed from.
+    pub(super) uid: Option<Box<str>>,
     pub(super) send: Send,
 }
 
@@ -28,8 +30,8 @@ pub(super) enum Aim {
     Object(Arc<Object>),
     /// An object of ours has its status too.
     WithStatus(Arc<Object>),
-    /// The object of that uid is not there.
-    Absence(Box<str>),
+    /// The object is not there.
+    Absence,
     /// A ServiceExport has this status.
     Export(ExportStatus),
     /// A Peer has this status.
@@ -70,18 +72,34 @@ pub(super) enum Outcome {
     Failed(Fault),
 }
 
+impl Outcome {
+    /// The metric's label.
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::Written(_) => "written",
+            Self::Unneeded => "unneeded",
+            Self::Altered(_) => "altered",
+            Self::Stale(_) | Self::Missing | Self::Failed(Fault::Conflict(_)) => "conflict",
+            Self::Foreign => "foreign",
+            Self::Failed(Fault::Away(_)) => "away",
+            Self::Failed(Fault::Refused(_) | Fault::Absent(_)) => "refused",
+        }
+    }
+}
+
 /// A job that has ended.
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) target: Target,
     pub(super) aim: Aim,
+    pub(super) uid: Option<Box<str>>,
     pub(super) outcome: Outcome,
 }
 
 impl Job {
     /// Does it; over by `deadline`.
     pub(super) async fn run(self, target: Target, client: Client, deadline: Instant) -> Ended {
-        let Self { aim, send } = self;
+        let Self { aim, uid, send } = self;
         let outcome = match send {
             Send::Status(job) => job.run(&client, deadline).await,
             Send::Change { id, call, read } => {
@@ -94,7 +112,7 @@ impl Job {
                 }
             }
         };
-        Ended { target, aim, outcome }
+        Ended { target, aim, uid, outcome }
     }
 }
 
@@ -104,7 +122,7 @@ impl Aim {
         let (wanted, whole) = match self {
             Self::Object(wanted) => (wanted, false),
             Self::WithStatus(wanted) => (wanted, true),
-            Self::Absence(_) | Self::Export(_) | Self::Peer(_) => return Outcome::Written(None),
+            Self::Absence | Self::Export(_) | Self::Peer(_) => return Outcome::Written(None),
         };
         let Some(existing) = parse(id, answer) else {
             return Outcome::Failed(Fault::Refused("the answer is not such an object".into()));

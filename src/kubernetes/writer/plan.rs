@@ -22,6 +22,8 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     names: BTreeMap<ServiceKey, Name>,
+    /// To which name an object that should exist belongs.
+    owners: BTreeMap<ObjectId, ServiceKey>,
 }
 
 #[derive(Debug, Default)]
@@ -56,9 +58,15 @@ impl Look<'_> {
 impl Plan {
     /// Takes what should exist for a name, in place of what it said before.
     pub(super) fn accept(&mut self, desired: Desired, now: Instant) {
-        let name = self.names.entry(desired.key).or_default();
+        let name = self.names.entry(desired.key.clone()).or_default();
+        for id in name.objects.keys() {
+            self.owners.remove(id);
+        }
         name.objects =
             desired.objects.into_iter().map(|object| (object.id(), Arc::new(object))).collect();
+        for id in name.objects.keys() {
+            self.owners.insert(id.clone(), desired.key.clone());
+        }
         name.export = desired.export;
         let has_service = name.objects.keys().any(|id| id.kind == Kind::Service);
         name.without_service =
@@ -73,6 +81,16 @@ impl Plan {
     /// The objects that should exist for a name.
     pub(super) fn wanted(&self, key: &ServiceKey) -> impl Iterator<Item = &ObjectId> {
         self.names.get(key).into_iter().flat_map(|name| name.objects.keys())
+    }
+
+    /// The name that an object which should exist belongs to.
+    pub(super) fn owner(&self, id: &ObjectId) -> Option<&ServiceKey> {
+        self.owners.get(id)
+    }
+
+    /// The derived Service that should exist for a name.
+    pub(super) fn service(&self, key: &ServiceKey) -> Option<&ObjectId> {
+        self.wanted(key).find(|id| id.kind == Kind::Service)
     }
 
     /// An object that should exist.
@@ -97,6 +115,9 @@ impl Plan {
         now: Instant,
     ) -> Look<'a> {
         let Some(name) = self.names.get(key) else { return Look::Settled };
+        if self.owners.get(id).is_some_and(|owner| owner != key) {
+            return Look::Settled;
+        }
         let wanted = name.objects.get(id).map(Arc::as_ref);
         match Change::between(wanted, exists) {
             None => Look::Settled,

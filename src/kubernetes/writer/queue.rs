@@ -11,9 +11,9 @@ use super::bucket::Bucket;
 use super::target::{Rank, Target};
 
 /// Most requests under way at once.
-pub(super) const MAX_IN_FLIGHT: usize = 16;
+pub const MAX_IN_FLIGHT: usize = 16;
 /// How long an object rests after the server refused it.
-pub(super) const REST: Duration = Duration::from_secs(60);
+pub const REST: Duration = Duration::from_secs(60);
 
 /// What to do now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,11 +142,6 @@ impl Queue {
     /// Nobody has a turn before `until`.
     pub(super) fn pause(&mut self, until: Instant) {
         self.paused = Some(until);
-    }
-
-    /// How many requests are under way.
-    pub(super) fn in_flight(&self) -> usize {
-        self.in_flight
     }
 
     /// How many objects wait for a look.

@@ -83,6 +83,3 @@ fn without(object: &Arc<Object>, addresses: &BTreeSet<IpAddr>) -> Option<Object>
     let fewer = left.endpoints.len() < slice.endpoints.len();
     (fewer && !left.endpoints.is_empty()).then_some(Object::Slice(left))
 }
-
-#[cfg(test)]
-mod tests;
