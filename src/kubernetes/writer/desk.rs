@@ -1,0 +1,462 @@
+//! Everything the writer knows, and what each piece of news makes of it.
+//!
+//! Synchronous: requests are given out as [`Job`]s and come back as [`Ended`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::WriterMetrics;
+use super::change::{self, Change};
+use super::job::{Aim, Ended, Job, Outcome, Send};
+use super::peers::Statuses;
+use super::plan::{Look, Plan};
+use super::queue::{Next, Queue};
+use super::refusals::Refusals;
+use super::status::StatusJob;
+use super::target::{Rank, Target};
+use super::withdraw::Withdrawals;
+use crate::backoff::Backoff;
+use crate::clock;
+use crate::kubernetes::calls::Fault;
+use crate::kubernetes::client::{CALL_DEADLINE, Clients};
+use crate::kubernetes::events::{Event, Events, Severity, Subject};
+use crate::kubernetes::kinds::Resource;
+use crate::kubernetes::lease::Tenure;
+use crate::kubernetes::mirror::{Existing, Mirror};
+use crate::model::ServiceKey;
+use crate::objects::{Desired, Kind, McsVersion, ObjectId, PeerStatus};
+
+/// Pauses while the API server is away.
+const AWAY_MIN: Duration = Duration::from_millis(500);
+const AWAY_MAX: Duration = Duration::from_secs(10);
+/// How long an object is left alone after a write met a newer version.
+const CONFLICT: Duration = Duration::from_millis(100);
+/// How long changes in the mirror collect before everything is compared, at least; and how many
+/// times as long as the last comparison took, so that it never costs more than a twentieth of one
+/// core.
+const COLLECT: Duration = Duration::from_millis(100);
+const COLLECT_FACTOR: u32 = 20;
+
+/// What is said of an object that has a name of ours but not our label.
+const FOREIGN: &str = "an object of this name exists that Portolan did not make; it is left alone: \
+                       delete or rename it, or rename the exported Service";
+/// What is said of an object that is not kept as it was written.
+const ALTERED: &str = "the API server keeps something else than was written; exclude objects of \
+                       Portolan (label portolan.dev/service) from the admission webhook or policy \
+                       that changes them";
+
+/// What the loop does next.
+pub(super) enum Turn {
+    /// Sends this; over by that moment.
+    Send(Target, Job, Instant),
+    /// Waits for news, or until that moment.
+    At(Option<Instant>),
+}
+
+/// The state of the writer.
+pub(super) struct Desk {
+    clients: Arc<Clients>,
+    mirror: Arc<Mirror>,
+    tenure: Arc<Tenure>,
+    events: Events,
+    metrics: WriterMetrics,
+    plan: Plan,
+    queue: Queue,
+    statuses: Statuses,
+    withdrawals: Withdrawals,
+    refusals: Refusals,
+    away: Backoff,
+    leads: bool,
+    /// How far the mirror's changes are known: our own, and those looked at.
+    known: u64,
+    /// When everything is to be compared.
+    due: Option<Instant>,
+    took: Duration,
+}
+
+impl Desk {
+    pub(super) fn new(
+        clients: Arc<Clients>,
+        mirror: Arc<Mirror>,
+        tenure: Arc<Tenure>,
+        events: Events,
+        metrics: WriterMetrics,
+    ) -> Self {
+        Self {
+            clients,
+            mirror,
+            tenure,
+            events,
+            metrics,
+            plan: Plan::default(),
+            queue: Queue::default(),
+            statuses: Statuses::default(),
+            withdrawals: Withdrawals::default(),
+            refusals: Refusals::default(),
+            away: Backoff::try_new(AWAY_MIN, AWAY_MAX).expect("0.5 s is less than 10 s"),
+            leads: false,
+            known: 0,
+            due: None,
+            took: Duration::ZERO,
+        }
+    }
+
+    /// The mirror's count of changes.
+    pub(super) fn mirrored(&self) -> watch::Receiver<u64> {
+        self.mirror.changed()
+    }
+
+    /// What should exist for a name from now on.
+    pub(super) fn accept(&mut self, desired: Desired, now: Instant) {
+        let key = desired.key.clone();
+        if self.leads {
+            for object in &desired.objects {
+                self.withdrawals.end(&object.id());
+            }
+        }
+        self.plan.accept(desired, now);
+        self.look(&key, now);
+    }
+
+    /// This replica writes from now on, or no longer.
+    pub(super) fn lead(&mut self, leads: bool, now: Instant) {
+        self.leads = leads;
+        self.metrics.leader.set(f64::from(u8::from(leads)));
+        self.queue.clear();
+        self.refusals.clear();
+        self.statuses.begin();
+        self.away.reset();
+        if leads {
+            self.plan.begin(now);
+            self.look_everywhere(now);
+        }
+    }
+
+    /// The mirror has changed `count` times.
+    pub(super) fn notice(&mut self, count: u64, now: Instant) {
+        if count != self.known {
+            let collect = COLLECT.max(self.took * COLLECT_FACTOR);
+            self.due.get_or_insert(now + collect);
+        }
+    }
+
+    /// What the status of every Peer should be from now on.
+    pub(super) fn take_peers(
+        &mut self,
+        peers: Arc<BTreeMap<Box<str>, PeerStatus>>,
+        now: Instant,
+    ) {
+        self.statuses.take_peers(peers);
+        self.look_at_peers(now);
+    }
+
+    /// These addresses are to leave the slices of kube-proxy, whoever leads.
+    pub(super) fn withdraw(&mut self, addresses: &[IpAddr], now: Instant) {
+        let slices = self.withdrawals.begin(&self.mirror, addresses, now);
+        tracing::info!(?addresses, slices = slices.len(), "a sibling is silent: its addresses go");
+        for id in slices {
+            self.queue.push(Target::Object(id), Rank::Removal, now);
+        }
+    }
+
+    /// Regular care: forgets what is over, compares everything.
+    pub(super) fn tidy(&mut self, now: Instant) {
+        self.withdrawals.tidy(now);
+        self.statuses.tidy(now);
+        self.plan.tidy(now);
+        self.look_everywhere(now);
+    }
+
+    /// Tells what is refused.
+    pub(super) fn publish(&mut self, to: &watch::Sender<Arc<BTreeMap<ServiceKey, Box<str>>>>) {
+        self.refusals.publish(to);
+        self.metrics.waiting.set(f64::from(u32::try_from(self.queue.waiting()).unwrap_or(u32::MAX)));
+    }
+
+    fn look_everywhere(&mut self, now: Instant) {
+        self.due = None;
+        self.known = *self.mirror.changed().borrow();
+        let keys: Vec<_> = self.plan.keys().cloned().collect();
+        for key in &keys {
+            self.look(key, now);
+        }
+        self.look_at_peers(now);
+        self.took = clock::now().saturating_duration_since(now);
+    }
+
+    fn look_at_peers(&mut self, now: Instant) {
+        if !self.leads {
+            return;
+        }
+        for (name, from) in self.statuses.peers_due(now) {
+            self.queue.push(Target::Peer(name), Rank::Status, from);
+        }
+    }
+
+    /// Queues what differs of one name, and takes from the queue what does not.
+    fn look(&mut self, key: &ServiceKey, now: Instant) {
+        if !self.leads || !self.mirror.synced() {
+            return;
+        }
+        let mut ids: BTreeSet<ObjectId> = self.plan.wanted(key).cloned().collect();
+        ids.extend(self.mirror.of(key).into_iter().map(|(id, _)| id));
+        for id in ids {
+            let exists = self.mirror.get(&id);
+            let place = self.see(key, &id, exists.as_ref(), now).place();
+            let target = Target::Object(id);
+            match place {
+                Some((rank, from)) => self.queue.push(target, rank, from),
+                None => {
+                    if let Target::Object(id) = &target
+                        && !self.withdrawals.concerns(id)
+                    {
+                        self.refusals.lift(id);
+                        self.queue.forget(&target);
+                    }
+                }
+            }
+        }
+        match self.plan.export(key).filter(|export| self.statuses.export_differs(export)) {
+            Some(_) => self.queue.push(Target::Export(key.clone()), Rank::Status, now),
+            None => self.queue.forget(&Target::Export(key.clone())),
+        }
+    }
+
+    /// What the plan makes of one object as it is; nothing while a sibling's addresses leave it.
+    fn see<'a>(
+        &'a self,
+        key: &ServiceKey,
+        id: &ObjectId,
+        exists: Option<&'a Existing>,
+        now: Instant,
+    ) -> Look<'a> {
+        if self.withdrawals.concerns(id) {
+            return Look::Blocked;
+        }
+        let service = self.plan.service(key).and_then(|id| self.mirror.get(id));
+        self.plan.look(key, id, exists, service.as_ref(), now)
+    }
+
+    /// Whose turn it is at `now`, and what is sent.
+    pub(super) fn turn(&mut self, now: Instant) -> Turn {
+        if self.due.is_some_and(|due| due <= now) {
+            self.look_everywhere(now);
+        }
+        loop {
+            let target = match self.queue.next(now) {
+                Next::Turn(target) => target,
+                Next::At(moment) => {
+                    return Turn::At(Some(self.due.map_or(moment, |due| due.min(moment))));
+                }
+                Next::Nothing => return Turn::At(self.due),
+            };
+            match self.job(&target, now) {
+                Some((job, deadline)) => {
+                    self.queue.spend(now);
+                    return Turn::Send(target, job, deadline);
+                }
+                None => self.queue.done(&target),
+            }
+        }
+    }
+
+    /// The request for `target`, computed from what is there and what should be; `None` where
+    /// nothing is to be done, or nothing may be.
+    fn job(&mut self, target: &Target, now: Instant) -> Option<(Job, Instant)> {
+        let mcs = self.clients.mcs(Resource::Import);
+        let deadline = now + CALL_DEADLINE;
+        if let Target::Object(id) = target
+            && self.withdrawals.concerns(id)
+        {
+            // Needs no leader.
+            return Some((self.withdrawal(id, mcs)?, deadline));
+        }
+        let deadline = deadline.min(self.tenure.permit(now).filter(|_| self.leads)?);
+        let job = match target {
+            Target::Object(id) => self.change(id, mcs, now)?,
+            Target::Export(key) => {
+                let status = self.plan.export(key)?;
+                let send = Send::Status(StatusJob::export(status, self.clients.mcs(Resource::Export)));
+                Job { aim: Aim::Export(status.clone()), uid: None, send }
+            }
+            Target::Peer(name) => {
+                let status = self.statuses.peer(name)?;
+                let send = Send::Status(StatusJob::peer(name, status));
+                Job { aim: Aim::Peer(status.clone()), uid: None, send }
+            }
+        };
+        Some((job, deadline))
+    }
+
+    fn change(&self, id: &ObjectId, mcs: McsVersion, now: Instant) -> Option<Job> {
+        let exists = self.mirror.get(id);
+        let key = self.key(id)?;
+        let Look::Change(change, from) = self.see(&key, id, exists.as_ref(), now) else {
+            return None;
+        };
+        if from > now {
+            return None;
+        }
+        let wanted = || self.plan.object(&key, id).map(Arc::clone);
+        let aim = match change {
+            Change::Delete(_) => Aim::Absence,
+            Change::Status(..) => Aim::WithStatus(wanted()?),
+            Change::Create(_) | Change::Replace(..) => Aim::Object(wanted()?),
+        };
+        let send =
+            Send::Change { id: id.clone(), call: change.call(id, mcs), read: change::read(id, mcs) };
+        Some(Job { aim, uid: exists.map(|exists| exists.uid), send })
+    }
+
+    fn withdrawal(&mut self, id: &ObjectId, mcs: McsVersion) -> Option<Job> {
+        let exists = self.mirror.get(id);
+        let wanted = exists.as_ref().and_then(|exists| self.withdrawals.wanted(id, exists));
+        let (Some(exists), Some(wanted)) = (exists, wanted) else {
+            self.settled(id);
+            return None;
+        };
+        let uid = Some(exists.uid.clone());
+        let call = Change::Replace(&wanted, &exists).call(id, mcs);
+        let send = Send::Change { id: id.clone(), call, read: change::read(id, mcs) };
+        Some(Job { aim: Aim::Object(Arc::new(wanted)), uid, send })
+    }
+
+    /// The name that an object belongs to: as it should be, else as it is.
+    fn key(&self, id: &ObjectId) -> Option<ServiceKey> {
+        self.plan.owner(id).cloned().or_else(|| self.mirror.get(id)?.object.key())
+    }
+
+    /// A job is over.
+    pub(super) fn finish(&mut self, ended: Ended, now: Instant) {
+        let Ended { target, aim, uid, outcome } = ended;
+        self.metrics.count(&target, &outcome);
+        let mut from = now;
+        match outcome {
+            Outcome::Failed(Fault::Away(why)) => {
+                tracing::debug!(%why, "a write was not answered; nothing is written for a while");
+                self.queue.pause(now + self.away.pause());
+            }
+            outcome => {
+                self.away.reset();
+                if matches!(outcome, Outcome::Stale(_)) {
+                    from = now + CONFLICT;
+                }
+                match &target {
+                    Target::Object(id) => self.settle(id, uid.as_deref(), outcome, now),
+                    Target::Export(_) | Target::Peer(_) => {
+                        self.settle_status(&target, aim, outcome, now);
+                    }
+                }
+            }
+        }
+        self.queue.done(&target);
+        match &target {
+            Target::Object(id) => self.look_again(id, from),
+            Target::Export(key) => self.look(key, now),
+            Target::Peer(_) => self.look_at_peers(now),
+        }
+    }
+
+    /// What the end of a write about one object of ours, computed from the one with `uid`, means.
+    fn settle(&mut self, id: &ObjectId, uid: Option<&str>, outcome: Outcome, now: Instant) {
+        match outcome {
+            Outcome::Written(Some(existing)) => {
+                self.put(id, existing);
+                self.settled(id);
+            }
+            Outcome::Written(None) | Outcome::Missing => {
+                if uid.is_some_and(|uid| self.mirror.remove(id, uid)) {
+                    self.known += 1;
+                }
+                self.settled(id);
+            }
+            Outcome::Stale(existing) => self.put(id, existing),
+            Outcome::Altered(existing) => {
+                self.put(id, existing);
+                self.refuse(id, "Altered", ALTERED, now);
+            }
+            Outcome::Foreign => self.refuse(id, "NameTaken", FOREIGN, now),
+            Outcome::Failed(fault) => {
+                let message = match &fault {
+                    Fault::Refused(message)
+                    | Fault::Absent(message)
+                    | Fault::Conflict(message)
+                    | Fault::Away(message) => message,
+                };
+                self.refuse(id, "Refused", message, now);
+            }
+            Outcome::Unneeded => {}
+        }
+    }
+
+    fn settle_status(&mut self, target: &Target, aim: Aim, outcome: Outcome, now: Instant) {
+        if let Outcome::Failed(fault) = outcome {
+            tracing::warn!(?target, %fault, "a status is not accepted; it is tried again in 1 min");
+            self.queue.rest(target, now);
+            return;
+        }
+        match (aim, target) {
+            (Aim::Export(status), _) => self.statuses.wrote_export(status, now),
+            (Aim::Peer(status), Target::Peer(name)) => {
+                self.statuses.wrote_peer(name, status, now);
+            }
+            _ => {}
+        }
+    }
+
+    fn put(&mut self, id: &ObjectId, existing: Existing) {
+        if self.mirror.put(id.clone(), existing) {
+            self.known += 1;
+        }
+    }
+
+    fn settled(&mut self, id: &ObjectId) {
+        self.refusals.lift(id);
+        // The leader keeps to it until it is told what should be there.
+        if !self.leads {
+            self.withdrawals.end(id);
+        }
+    }
+
+    /// The object rests; who owns it is told why.
+    fn refuse(&mut self, id: &ObjectId, reason: &'static str, message: &str, now: Instant) {
+        let target = Target::Object(id.clone());
+        self.queue.rest(&target, now);
+        self.withdrawals.end(id);
+        if let Some(key) = self.key(id) {
+            self.refusals.note(id, &key, message);
+        }
+        tracing::warn!(object = %id, reason, message, "an object is not written; it rests for 1 min");
+        let api_version = match id.kind {
+            Kind::Service => "v1",
+            Kind::Slice => "discovery.k8s.io/v1",
+            Kind::Import => self.clients.mcs(Resource::Import).api_version(),
+        };
+        let subject = Subject {
+            api_version: api_version.into(),
+            kind: id.kind.as_str().into(),
+            namespace: id.namespace.as_str().into(),
+            name: id.name.clone(),
+            uid: self.mirror.get(id).map(|existing| existing.uid),
+        };
+        let message = message.into();
+        self.events.say(Event { subject, severity: Severity::Warning, reason, message });
+    }
+
+    /// After a write: the object itself may need another not before `from`, and what depends on
+    /// it may go on.
+    fn look_again(&mut self, id: &ObjectId, from: Instant) {
+        if self.withdrawals.concerns(id) {
+            let more = self.mirror.get(id).is_some_and(|of| self.withdrawals.wanted(id, &of).is_some());
+            if more {
+                self.queue.push(Target::Object(id.clone()), Rank::Removal, from);
+            }
+        } else if let Some(key) = self.key(id) {
+            self.look(&key, from);
+        }
+    }
+}
