@@ -130,6 +130,12 @@ pub struct ExportStatus {
 }
 
 impl ExportStatus {
+    /// Whether the export has this status already: then it need not be written.
+    #[must_use]
+    pub fn is_on(&self, export: &ObservedExport) -> bool {
+        self.uid == export.uid && self.conditions == export.conditions
+    }
+
     /// As under `status`.
     #[must_use]
     pub fn to_json(&self) -> Value {
