@@ -177,7 +177,9 @@ pub async fn build(
     tasks.spawn("trust", Role::Supporting, trust.run(gateway_drain.clone()));
     tasks.spawn("peering", Role::Supporting, peering.run(control, gateway_drain.clone()));
     for listener in listeners {
-        let handlers = tls::Handlers { control: control_tx.clone(), data: data_tx.clone() };
+        let (control, data) = (control_tx.clone(), data_tx.clone());
+        // Replicas that share a folder of files do not know of one another.
+        let handlers = tls::Handlers { control, data, sibling: None };
         tasks.spawn("listener", Role::Supporting, listener.run(handlers, gateway_drain.clone()));
     }
     tasks.spawn("outbound", Role::Serving, gateway.clone().run_outbound(gateway_drain.clone()));

@@ -53,7 +53,8 @@ impl Dialer {
     }
 
     /// Connects and shakes hands within 3 s. A TLS 1.3 client learns of the peer's refusal only
-    /// with its first read: wait for the first frame before relying on the connection.
+    /// with its first read: wait for the first frame before relying on the connection. The own
+    /// cluster is dialled with [`Kind::Sibling`] only, and nobody else is.
     pub async fn dial(
         &self,
         peer: &ClusterId,
@@ -68,7 +69,9 @@ impl Dialer {
         };
         match timeout(DIAL_TIMEOUT, attempt).await {
             Ok(Ok(dialed)) => {
-                self.trust.metrics().expires(peer, dialed.peer.expires());
+                if kind != Kind::Sibling {
+                    self.trust.metrics().expires(peer, dialed.peer.expires());
+                }
                 Ok(dialed)
             }
             Ok(Err(error)) => {
@@ -88,10 +91,11 @@ impl Dialer {
         kind: Kind,
     ) -> Result<Dialed, DialError> {
         let material = self.trust.material();
-        let unknown = || DialError::UnknownPeer(peer.clone());
-        let bundle = material.bundles.get(peer).ok_or_else(unknown)?;
-        let mut config = material.clients.get(peer).ok_or_else(unknown)?.clone();
-        config.alpn_protocols = vec![kind.alpn().to_vec()];
+        let unknown = || match kind {
+            Kind::Sibling if peer == self.trust.cluster() => DialError::NoAuthority,
+            _ => DialError::UnknownPeer(peer.clone()),
+        };
+        let (config, bundle) = material.client(kind, peer).ok_or_else(unknown)?;
         let name = ServerName::try_from(dns_name(peer)).map_err(|_| unknown())?;
 
         let broken = |source| DialError::Connect { address, source: Arc::new(source) };

@@ -92,6 +92,9 @@ pub enum DialError {
         "no certificate authority is pinned for {0}; copy its ca.pem to peers/{0}.pem or to its Peer"
     )]
     UnknownPeer(ClusterId),
+    /// Nothing vouches for the own cluster's certificates, so no sibling can be believed.
+    #[error("there is no usable ca.pem of this cluster; put it beside cert.pem")]
+    NoAuthority,
     /// The connection could not be made.
     #[error("cannot connect to {address}: {source}")]
     Connect {
@@ -137,8 +140,20 @@ impl DialError {
             }
             Self::Connect { .. } => DialFault::Refused,
             Self::Timeout(_) => DialFault::Timeout,
-            Self::UnknownPeer(_) | Self::Refused { .. } | Self::Rejected { .. } => DialFault::Tls,
+            Self::UnknownPeer(_)
+            | Self::NoAuthority
+            | Self::Refused { .. }
+            | Self::Rejected { .. } => DialFault::Tls,
         }
+    }
+
+    /// Whether nobody listens there, or whoever did reset the connection.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Connect { source, .. } if matches!(
+            source.kind(),
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset
+        ))
     }
 
     /// Whether this machine lacked something (a descriptor, memory, a local port), so that

@@ -76,6 +76,9 @@ pub enum IdentityError {
     /// It claims to be us.
     #[error("the certificate claims to be '{0}', which is this cluster")]
     OurOwn(ClusterId),
+    /// It claims to be another cluster, where only our own replicas may come in.
+    #[error("the certificate is of '{0}'; only replicas of this cluster are siblings")]
+    NotOurs(ClusterId),
     /// It names one cluster, another one's authority signed it.
     #[error("the certificate names '{named}' but the authority of '{signed_by}' signed it")]
     SignedByAnother {

@@ -65,6 +65,8 @@ pub struct Handlers {
     pub control: mpsc::Sender<Accepted>,
     /// Data connections, probes among them.
     pub data: mpsc::Sender<Accepted>,
+    /// Connections of the own cluster's other replicas, where it has any.
+    pub sibling: Option<mpsc::Sender<Accepted>>,
 }
 
 /// The gateway port, bound.
@@ -196,7 +198,9 @@ impl Reception {
         };
         match outcome {
             Ok((kind, peer, stream)) => {
-                self.trust.metrics().expires(peer.cluster(), peer.expires());
+                if kind != Kind::Sibling {
+                    self.trust.metrics().expires(peer.cluster(), peer.expires());
+                }
                 let lease = place.authenticated();
                 self.hand_over(Accepted { kind, peer, stream, remote, lease }).await;
             }
@@ -219,18 +223,46 @@ impl Reception {
             Err(error) => return Err(Refused::from_handshake(&error, hello.take_io())),
         };
         let material = self.trust.material();
-        let kind = match offered(&start) {
+        let kind = match self.offered(&start) {
             Offer::Kind(kind) => kind,
             Offer::OldVersion => return Err(refuse_version(start, &material).await),
             Offer::Unserved(problem) => return Err(refuse_protocol(start, problem).await),
         };
-        let accept = start.into_stream(Arc::clone(&material.server)).into_fallible();
+        let Some(server) = material.server_of(kind).cloned() else {
+            return Err(refuse_protocol(start, "without ca.pem no sibling can be believed").await);
+        };
+        let accept = start.into_stream(server).into_fallible();
         let stream = accept
             .await
             .map_err(|(error, socket)| Refused::from_handshake(&error, Some(socket)))?;
         let stream = Stream::from(stream);
         let peer = self.identify(&stream, kind, &material)?;
         Ok((kind, peer, stream))
+    }
+
+    /// What is asked for, as far as it is served here.
+    fn offered(&self, start: &StartHandshake<TcpStream>) -> Offer {
+        let hello = start.client_hello();
+        let modern = [
+            CipherSuite::TLS13_AES_128_GCM_SHA256,
+            CipherSuite::TLS13_AES_256_GCM_SHA384,
+            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+        ];
+        if !hello.cipher_suites().iter().any(|suite| modern.contains(suite)) {
+            return Offer::OldVersion;
+        }
+        let Some(mut protocols) = hello.alpn() else {
+            return Offer::Unserved("it offered no ALPN protocol");
+        };
+        match (protocols.next().map(Kind::from_alpn), protocols.next()) {
+            (Some(Some(kind)), None) if self.serves(kind) => Offer::Kind(kind),
+            (Some(_), None) => Offer::Unserved("it offered an ALPN protocol that is not served here"),
+            _ => Offer::Unserved("it offered more than one ALPN protocol"),
+        }
+    }
+
+    fn serves(&self, kind: Kind) -> bool {
+        SERVED.contains(&kind) && (kind != Kind::Sibling || self.handlers.sibling.is_some())
     }
 
     /// Who was verified; unless what verified it went out of force in the meantime.
@@ -241,7 +273,7 @@ impl Reception {
         material: &Material,
     ) -> Result<PeerIdentity, Refused> {
         let bundle = named(stream)
-            .and_then(|cluster| material.bundles.get(&cluster))
+            .and_then(|cluster| material.bundle(kind, &cluster))
             .ok_or_else(|| Refused::new(Refusal::UnknownCa, "no bundle is pinned for it"))?;
         let peer = check(stream, kind, bundle)
             .map_err(|(reason, problem)| Refused::new(reason, problem))?;
@@ -256,11 +288,13 @@ impl Reception {
     async fn hand_over(&self, accepted: Accepted) {
         let (kind, remote) = (accepted.kind, accepted.remote);
         let handler = match kind {
-            Kind::Control => &self.handlers.control,
-            Kind::Data => &self.handlers.data,
-            Kind::Udp | Kind::Park | Kind::Sibling | Kind::Join => {
-                return self.refuse(Refusal::Alpn, remote, "nothing here serves its protocol");
-            }
+            Kind::Control => Some(&self.handlers.control),
+            Kind::Data => Some(&self.handlers.data),
+            Kind::Sibling => self.handlers.sibling.as_ref(),
+            Kind::Udp | Kind::Park | Kind::Join => None,
+        };
+        let Some(handler) = handler else {
+            return self.refuse(Refusal::Alpn, remote, "nothing here serves its protocol");
         };
         if timeout(self.limits.handshake, handler.send(accepted)).await.is_err() {
             self.refuse(Refusal::Other, remote, "the gateway is overloaded");
@@ -278,26 +312,6 @@ enum Offer {
     /// No TLS 1.3 suite: rustls words the refusal.
     OldVersion,
     Unserved(&'static str),
-}
-
-fn offered(start: &StartHandshake<TcpStream>) -> Offer {
-    let hello = start.client_hello();
-    let modern = [
-        CipherSuite::TLS13_AES_128_GCM_SHA256,
-        CipherSuite::TLS13_AES_256_GCM_SHA384,
-        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
-    ];
-    if !hello.cipher_suites().iter().any(|suite| modern.contains(suite)) {
-        return Offer::OldVersion;
-    }
-    let Some(mut protocols) = hello.alpn() else {
-        return Offer::Unserved("it offered no ALPN protocol");
-    };
-    match (protocols.next().map(Kind::from_alpn), protocols.next()) {
-        (Some(Some(kind)), None) if SERVED.contains(&kind) => Offer::Kind(kind),
-        (Some(_), None) => Offer::Unserved("it offered an ALPN protocol that is not served here"),
-        _ => Offer::Unserved("it offered more than one ALPN protocol"),
-    }
 }
 
 /// rustls refuses with the right alert.

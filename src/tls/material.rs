@@ -20,16 +20,17 @@ use zeroize::Zeroize;
 use super::bundle::{Bundle, authorities};
 use super::config::Config;
 use super::error::Error;
+use super::fingerprint::Fingerprint;
 use super::folder::{OwnFiles, Paths, PeerFile, PeerFiles};
 use super::identity::{Claims, spiffe_id};
 use super::issue::Authority;
 use super::kind::Kind;
-use super::verify::{Bundles, InboundVerifier};
+use super::verify::{Admits, Bundles, InboundVerifier};
 use crate::clock;
 use crate::model::ClusterId;
 
 /// The kinds that this version serves.
-pub(super) const SERVED: [Kind; 2] = [Kind::Control, Kind::Data];
+pub(super) const SERVED: [Kind; 3] = [Kind::Control, Kind::Data, Kind::Sibling];
 
 /// Wall time for certificates, from the one place where it is read.
 #[derive(Debug)]
@@ -64,6 +65,8 @@ pub(super) struct Own {
     pub(super) expires: SystemTime,
     /// What issued it and can issue the next; without, somebody else must.
     pub(super) authority: Option<Authority>,
+    /// What vouches for leaves of the own cluster (`ca.pem`); without, no sibling is believed.
+    pub(super) bundle: Option<Arc<Bundle>>,
 }
 
 /// Everything a handshake needs, of one moment.
@@ -71,13 +74,17 @@ pub(super) struct Own {
 pub(super) struct Material {
     pub(super) own: Own,
     pub(super) bundles: Arc<Bundles>,
+    /// For peers: whoever claims to be us is refused.
     pub(super) server: Arc<ServerConfig>,
-    pub(super) clients: BTreeMap<ClusterId, ClientConfig>,
+    /// For siblings: whoever is not us is refused.
+    sibling_server: Option<Arc<ServerConfig>>,
+    clients: BTreeMap<ClusterId, ClientConfig>,
 }
 
 impl Own {
     /// From `ca.key` a fresh leaf in memory, else `cert.pem` with `key.pem`.
     pub(super) fn load(config: &Config, files: &OwnFiles) -> Result<Self, Error> {
+        let bundle = Self::bundle(config, files, None);
         match Self::authority(config, files)? {
             Some(authority) => {
                 // The leaf of the folder is not used, but it tells whose folder this is.
@@ -86,20 +93,23 @@ impl Own {
                 {
                     own_claims(config, &files.paths, &leaf)?;
                 }
-                Self::issue(config, authority)
+                Self::issue(config, authority, bundle)
             }
-            None => Self::read(config, files),
+            None => Self::read(config, files, bundle),
         }
     }
 
     /// The same after a change of the folder; a leaf whose authority stayed is kept. An expired
     /// pair does not replace a leaf that is still good: peers would refuse it.
     pub(super) fn reload(config: &Config, files: &OwnFiles, before: &Self) -> Result<Self, Error> {
+        let bundle = Self::bundle(config, files, before.bundle.as_ref());
         match Self::authority(config, files)? {
-            Some(authority) if before.authority.as_ref() == Some(&authority) => Ok(before.clone()),
-            Some(authority) => Self::issue(config, authority),
+            Some(authority) if before.authority.as_ref() == Some(&authority) => {
+                Ok(Self { bundle, ..before.clone() })
+            }
+            Some(authority) => Self::issue(config, authority, bundle),
             None => {
-                let (read, now) = (Self::read(config, files)?, clock::wall());
+                let (read, now) = (Self::read(config, files, bundle)?, clock::wall());
                 if read.expires <= now && before.expires > now {
                     let problem = "it has expired; put a current one there, or restore ca.key";
                     return Err(Error::invalid(&files.paths.certificate, problem));
@@ -110,7 +120,11 @@ impl Own {
     }
 
     /// A fresh leaf.
-    pub(super) fn issue(config: &Config, authority: Authority) -> Result<Self, Error> {
+    pub(super) fn issue(
+        config: &Config,
+        authority: Authority,
+        bundle: Option<Arc<Bundle>>,
+    ) -> Result<Self, Error> {
         let leaf = authority.issue(&config.cluster, &config.clusterset)?;
         let signer = aws_lc_rs::sign::any_supported_type(&leaf.key())
             .map_err(|error| Error::Issue(error.to_string()))?;
@@ -122,7 +136,26 @@ impl Own {
             begins: claims.begins,
             expires: claims.expires,
             authority: Some(authority),
+            bundle,
         })
+    }
+
+    /// What siblings are verified against. Where `ca.pem` cannot be used, which
+    /// [`warn_if_unvouched`] says, the last good one stays.
+    fn bundle(
+        config: &Config,
+        files: &OwnFiles,
+        before: Option<&Arc<Bundle>>,
+    ) -> Option<Arc<Bundle>> {
+        let parse = |pem| Bundle::parse(&config.cluster, &config.clusterset, pem, &provider()).ok();
+        let read = files.authority.as_deref().and_then(parse);
+        match (read, before) {
+            (Some(read), Some(before)) if read.fingerprint == before.fingerprint => {
+                Some(Arc::clone(before))
+            }
+            (Some(read), _) => Some(Arc::new(read)),
+            (None, before) => before.cloned(),
+        }
     }
 
     fn authority(config: &Config, files: &OwnFiles) -> Result<Option<Authority>, Error> {
@@ -150,7 +183,11 @@ impl Own {
         Ok(Some(authority))
     }
 
-    fn read(config: &Config, files: &OwnFiles) -> Result<Self, Error> {
+    fn read(
+        config: &Config,
+        files: &OwnFiles,
+        bundle: Option<Arc<Bundle>>,
+    ) -> Result<Self, Error> {
         let paths = &files.paths;
         let (Some(certificate), Some(key)) = (&files.certificate, &files.key) else {
             let path = if files.certificate.is_none() { &paths.certificate } else { &paths.key };
@@ -176,7 +213,7 @@ impl Own {
         })?;
         let certified = Arc::new(certified);
         let (begins, expires) = (claims.begins, claims.expires);
-        Ok(Self { certified, begins, expires, authority: None })
+        Ok(Self { certified, begins, expires, authority: None, bundle })
     }
 }
 
@@ -227,35 +264,103 @@ impl Material {
         bundles: Arc<Bundles>,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, Error> {
-        let resolver = Arc::new(SingleCertAndKey::from(Arc::clone(&own.certified)));
-        let failed = |error: rustls::Error| Error::Issue(error.to_string());
-        let verifier = InboundVerifier::new(
-            config.cluster.clone(),
-            Arc::clone(&bundles),
-            Arc::clone(provider),
-        );
-        let mut server = ServerConfig::builder_with_details(Arc::clone(provider), Arc::new(Wall))
-            .with_protocol_versions(&[&TLS13])
-            .map_err(failed)?
-            .with_client_cert_verifier(Arc::new(verifier))
-            .with_cert_resolver(Arc::clone(&resolver) as _);
+        let maker = Maker {
+            cluster: &config.cluster,
+            resolver: Arc::new(SingleCertAndKey::from(Arc::clone(&own.certified))),
+            provider,
+        };
+        let server = maker.server(Admits::Peers, Arc::clone(&bundles))?;
+        let mut clients = BTreeMap::new();
+        for bundle in bundles.values().chain(&own.bundle) {
+            clients.insert(bundle.cluster.clone(), maker.client(bundle)?);
+        }
+        let sibling_server = match &own.bundle {
+            Some(bundle) => {
+                let only = Bundles::from([(config.cluster.clone(), Arc::clone(bundle))]);
+                Some(maker.server(Admits::Siblings, Arc::new(only))?)
+            }
+            None => None,
+        };
+        Ok(Self { own, bundles, server, sibling_server, clients })
+    }
+
+    /// How connections of that kind are accepted; `None` without an own bundle for siblings.
+    pub(super) fn server_of(&self, kind: Kind) -> Option<&Arc<ServerConfig>> {
+        match kind {
+            Kind::Sibling => self.sibling_server.as_ref(),
+            _ => Some(&self.server),
+        }
+    }
+
+    /// What verifies that cluster's leaves on connections of that kind: the own cluster's on those
+    /// between siblings and nowhere else.
+    pub(super) fn bundle(&self, kind: Kind, cluster: &ClusterId) -> Option<&Arc<Bundle>> {
+        match kind {
+            Kind::Sibling => self.own.bundle.as_ref().filter(|own| own.cluster == *cluster),
+            _ => self.bundles.get(cluster),
+        }
+    }
+
+    /// How connections of that kind to that cluster are made, and what verifies it.
+    pub(super) fn client(
+        &self,
+        kind: Kind,
+        cluster: &ClusterId,
+    ) -> Option<(ClientConfig, &Arc<Bundle>)> {
+        let bundle = self.bundle(kind, cluster)?;
+        let mut config = self.clients.get(cluster)?.clone();
+        config.alpn_protocols = vec![kind.alpn().to_vec()];
+        Some((config, bundle))
+    }
+
+    /// Whether a leaf of that cluster is still verified by the bundle of this fingerprint.
+    pub(super) fn holds(&self, cluster: &ClusterId, fingerprint: Fingerprint) -> bool {
+        // Never both: no bundle is pinned for the own name.
+        let own = self.bundle(Kind::Sibling, cluster);
+        own.or_else(|| self.bundles.get(cluster))
+            .is_some_and(|bundle| bundle.fingerprint == fingerprint)
+    }
+}
+
+/// What every configuration has in common.
+struct Maker<'a> {
+    cluster: &'a ClusterId,
+    resolver: Arc<SingleCertAndKey>,
+    provider: &'a Arc<CryptoProvider>,
+}
+
+impl Maker<'_> {
+    fn server(&self, admits: Admits, bundles: Arc<Bundles>) -> Result<Arc<ServerConfig>, Error> {
+        let verifier =
+            InboundVerifier::new(self.cluster.clone(), admits, bundles, Arc::clone(self.provider));
+        let mut server =
+            ServerConfig::builder_with_details(Arc::clone(self.provider), Arc::new(Wall))
+                .with_protocol_versions(&[&TLS13])
+                .map_err(failed)?
+                .with_client_cert_verifier(Arc::new(verifier))
+                .with_cert_resolver(Arc::clone(&self.resolver) as _);
         // A resumed session would skip the check of the client's certificate.
         server.send_tls13_tickets = 0;
         server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.alpn_protocols = SERVED.iter().map(|kind| kind.alpn().to_vec()).collect();
+        let kinds = SERVED.iter().filter(|kind| admits.serves(**kind));
+        server.alpn_protocols = kinds.map(|kind| kind.alpn().to_vec()).collect();
+        Ok(Arc::new(server))
+    }
 
-        let mut clients = BTreeMap::new();
-        for (cluster, bundle) in bundles.iter() {
-            let client = ClientConfig::builder_with_details(Arc::clone(provider), Arc::new(Wall))
+    fn client(&self, bundle: &Bundle) -> Result<ClientConfig, Error> {
+        let client =
+            ClientConfig::builder_with_details(Arc::clone(self.provider), Arc::new(Wall))
                 .with_protocol_versions(&[&TLS13])
                 .map_err(failed)?
                 .with_webpki_verifier(Arc::clone(&bundle.server));
-            let mut client = client.with_client_cert_resolver(Arc::clone(&resolver) as _);
-            client.resumption = Resumption::disabled();
-            clients.insert(cluster.clone(), client);
-        }
-        Ok(Self { own, bundles, server: Arc::new(server), clients })
+        let mut client = client.with_client_cert_resolver(Arc::clone(&self.resolver) as _);
+        client.resumption = Resumption::disabled();
+        Ok(client)
     }
+}
+
+fn failed(error: rustls::Error) -> Error {
+    Error::Issue(error.to_string())
 }
 
 /// What became of the bundles of a folder.

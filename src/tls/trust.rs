@@ -169,12 +169,21 @@ impl Trust {
     /// connections are closed: by their owners, who watch [`Trust::generation`].
     #[must_use]
     pub fn still_trusts(&self, peer: &PeerIdentity) -> bool {
-        self.shared
-            .material
-            .load()
-            .bundles
-            .get(peer.cluster())
-            .is_some_and(|bundle| bundle.fingerprint == peer.bundle())
+        self.shared.material.load().holds(peer.cluster(), peer.bundle())
+    }
+
+    /// Waits until this identity is no longer good: its leaf has ended, or the trust in it.
+    pub async fn lapsed(&self, peer: &PeerIdentity) {
+        let mut generation = self.generation();
+        while self.still_trusts(peer) {
+            let Ok(left) = peer.expires().duration_since(clock::wall()) else { return };
+            // Never one long sleep, for clocks jump; nor none at all at the very end.
+            let pause = left.clamp(Duration::from_millis(10), CHECK);
+            tokio::select! {
+                () = sleep(pause) => {}
+                Ok(()) = generation.changed() => {}
+            }
+        }
     }
 
     /// Rises when the bundles or the own leaf changed.
@@ -250,7 +259,9 @@ impl Trust {
         let shared = &*self.shared;
         let before = shared.material.load_full();
         let same_leaf = own.certified.cert == before.own.certified.cert;
-        if same_leaf && same(&bundles, &before.bundles) {
+        let fingerprint = |own: &Own| own.bundle.as_ref().map(|bundle| bundle.fingerprint);
+        let same_own = same_leaf && fingerprint(&own) == fingerprint(&before.own);
+        if same_own && same(&bundles, &before.bundles) {
             return false;
         }
         match Material::build(&shared.config, own, bundles, &shared.provider) {
@@ -291,7 +302,7 @@ impl Trust {
         if now < renewal.at && now >= own.begins {
             return;
         }
-        match Own::issue(&shared.config, authority.clone()) {
+        match Own::issue(&shared.config, authority.clone(), own.bundle.clone()) {
             Ok(fresh) => {
                 tracing::info!("own certificate renewed");
                 *renewal = Renewal::plan(&fresh);

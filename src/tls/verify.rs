@@ -15,17 +15,35 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::bundle::Bundle;
 use super::identity::{Claims, IdentityError, PeerIdentity};
+use super::kind::Kind;
 use super::refusal::Refusal;
 use crate::model::ClusterId;
 
 /// The pinned bundles, by cluster.
 pub(super) type Bundles = BTreeMap<ClusterId, Arc<Bundle>>;
 
+/// Whom a server configuration lets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admits {
+    /// Other clusters.
+    Peers,
+    /// The own cluster.
+    Siblings,
+}
+
+impl Admits {
+    /// Whether connections of that kind are its.
+    pub(super) fn serves(self, kind: Kind) -> bool {
+        (self == Self::Siblings) == (kind == Kind::Sibling)
+    }
+}
+
 /// Verifies a client's leaf against the bundle pinned for the name it carries, and that alone:
 /// no authority can speak for another cluster.
 #[derive(Debug)]
 pub(super) struct InboundVerifier {
     own: ClusterId,
+    admits: Admits,
     bundles: Arc<Bundles>,
     provider: Arc<CryptoProvider>,
 }
@@ -33,10 +51,11 @@ pub(super) struct InboundVerifier {
 impl InboundVerifier {
     pub(super) fn new(
         own: ClusterId,
+        admits: Admits,
         bundles: Arc<Bundles>,
         provider: Arc<CryptoProvider>,
     ) -> Self {
-        Self { own, bundles, provider }
+        Self { own, admits, bundles, provider }
     }
 
     /// The other cluster whose authority signed this leaf, if any did.
@@ -68,8 +87,14 @@ impl ClientCertVerifier for InboundVerifier {
     ) -> Result<ClientCertVerified, Error> {
         let claims = Claims::read(leaf).map_err(refused)?;
         let cluster = &claims.cluster;
-        if *cluster == self.own {
-            return Err(refused(IdentityError::OurOwn(cluster.clone())));
+        match (self.admits, *cluster == self.own) {
+            (Admits::Peers, true) => {
+                return Err(refused(IdentityError::OurOwn(cluster.clone())));
+            }
+            (Admits::Siblings, false) => {
+                return Err(refused(IdentityError::NotOurs(cluster.clone())));
+            }
+            _ => {}
         }
         let Some(bundle) = self.bundles.get(cluster) else {
             return Err(refused(IdentityError::Unpinned(cluster.clone())));
@@ -147,6 +172,7 @@ pub(super) fn identity_reason(error: &IdentityError) -> Refusal {
         | IdentityError::NoPossession => Refusal::BadIdentity,
         IdentityError::Unpinned(_) => Refusal::UnknownCa,
         IdentityError::OurOwn(_)
+        | IdentityError::NotOurs(_)
         | IdentityError::SignedByAnother { .. }
         | IdentityError::OtherUri { .. } => Refusal::WrongCluster,
     }

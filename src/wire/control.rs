@@ -14,9 +14,11 @@
 
 use std::collections::BTreeMap;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use prost::Message;
 use thiserror::Error;
+
+use super::delimited::Delimited;
 
 /// The oldest protocol version we speak.
 pub const PROTOCOL_MIN: u32 = 1;
@@ -29,8 +31,6 @@ pub const CHUNK_BYTES: usize = 32 * 1024;
 pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 /// The largest record that is sent: a message holding it alone stays well below the cap.
 pub const MAX_RECORD_BYTES: usize = MAX_MESSAGE_BYTES / 2;
-/// A length prefix that needs more octets than this is over any cap.
-const MAX_PREFIX_BYTES: usize = 5;
 
 /// One message on the wire.
 #[derive(Clone, PartialEq, Message)]
@@ -507,46 +507,24 @@ pub fn encode(body: Body, out: &mut BytesMut) {
 /// Cuts a stream of bytes into messages. Memory is bounded by the cap plus one read.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    buffer: BytesMut,
+    messages: Delimited,
 }
 
 impl Decoder {
     /// Where the next bytes are to be appended.
     pub fn buffer(&mut self) -> &mut BytesMut {
-        &mut self.buffer
+        self.messages.buffer()
     }
 
     /// Takes the next whole message, if there is one. After an error nothing more can be read.
     pub fn next_message(&mut self) -> Result<Option<Received>, DecodeError> {
-        let Some((prefix, length)) = self.length()? else {
-            return Ok(None);
-        };
-        if self.buffer.len() - prefix < length {
-            return Ok(None);
-        }
-        self.buffer.advance(prefix);
-        let raw = self.buffer.split_to(length).freeze();
+        let next = self.messages.next(MAX_MESSAGE_BYTES).map_err(|_| DecodeError::TooLong)?;
+        let Some(raw) = next else { return Ok(None) };
+        let length = raw.len();
         let envelope = Envelope::decode(raw).map_err(DecodeError::Malformed)?;
         // A known message encodes back to what was read unless something was skipped.
         let unknown_fields = envelope.body.is_some() && envelope.encoded_len() < length;
         Ok(Some(Received { body: envelope.body, unknown_fields, size: length }))
-    }
-
-    /// The length prefix: how many octets it takes, and what it says.
-    fn length(&self) -> Result<Option<(usize, usize)>, DecodeError> {
-        let mut value: u64 = 0;
-        for (index, byte) in self.buffer.iter().take(MAX_PREFIX_BYTES).enumerate() {
-            value |= u64::from(byte & 0x7f) << (7 * index);
-            if byte & 0x80 == 0 {
-                let length = usize::try_from(value).map_err(|_| DecodeError::TooLong)?;
-                return if length > MAX_MESSAGE_BYTES {
-                    Err(DecodeError::TooLong)
-                } else {
-                    Ok(Some((index + 1, length)))
-                };
-            }
-        }
-        if self.buffer.len() >= MAX_PREFIX_BYTES { Err(DecodeError::TooLong) } else { Ok(None) }
     }
 }
 

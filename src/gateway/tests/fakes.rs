@@ -63,7 +63,7 @@ impl Fake {
         let replica = ReplicaId::from_u64(rand::random());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
-            listener.run(Handlers { control, data }, drain).await.unwrap();
+            listener.run(Handlers { control, data, sibling: None }, drain).await.unwrap();
         });
         tasks.spawn(async move {
             let mut connections = JoinSet::new();

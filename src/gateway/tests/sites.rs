@@ -141,7 +141,7 @@ impl Site {
         let (control, _) = mpsc::channel(1);
         let (data, accepted) = mpsc::channel(64);
         let mut tasks = JoinSet::new();
-        let handlers = Handlers { control, data };
+        let handlers = Handlers { control, data, sibling: None };
         let watch = drain.clone();
         tasks.spawn(async move { listener.run(handlers, watch).await.unwrap() });
         tasks.spawn(gateway.clone().run_inbound(accepted, drain.clone()));
