@@ -115,6 +115,7 @@ pub async fn build(
             dialer: dialer.clone(),
             trust: trust.clone(),
             listeners: settings::listeners(config, &gateway_addresses),
+            gateways: watch::channel(Arc::default()).1,
             facts: fact_tx,
             metrics: gateway::Metrics::register(&registry)?,
         },

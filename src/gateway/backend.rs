@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use super::{Shared, ends};
 use crate::catalog::Backend;
+use crate::model::canonical;
 use crate::routes::RouteTable;
 use crate::wire::frame::Verdict;
 
@@ -22,6 +23,7 @@ impl Shared {
             listener.port() == address.port() && (listener.ip() == address.ip() || everywhere)
         };
         !table.vips.contains_key(&address.ip())
+            && !self.gateways.borrow().contains(&canonical(address.ip()))
             && !self.listeners.iter().any(is_ours)
             && !table.peers.values().any(|peer| peer.addresses.contains(&address))
     }

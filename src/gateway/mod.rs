@@ -42,7 +42,8 @@ mod stream;
 mod tests;
 mod upkeep;
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use socket2::SockRef;
@@ -112,6 +113,9 @@ pub struct Context {
     pub trust: tls::Trust,
     /// Where this process listens: never dialled as a backend, whatever a manifest says.
     pub listeners: Vec<SocketAddr>,
+    /// Addresses of the own cluster's gateways, this one's among them, where they are known:
+    /// nothing there is a backend either.
+    pub gateways: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
     /// Where observations go.
     pub facts: mpsc::Sender<Fact>,
     /// What is counted.
@@ -135,6 +139,7 @@ struct Shared {
     dialer: tls::Dialer,
     trust: tls::Trust,
     listeners: Vec<SocketAddr>,
+    gateways: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
     open_ports: watch::Sender<Arc<OpenPorts>>,
     news: news::News,
     metrics: Metrics,
@@ -191,6 +196,7 @@ impl Gateway {
                 dialer: context.dialer,
                 trust: context.trust,
                 listeners: context.listeners,
+                gateways: context.gateways,
                 open_ports: watch::channel(Arc::default()).0,
                 news: news::News::new(context.facts, context.metrics.facts_dropped.clone()),
                 metrics: context.metrics,

@@ -87,7 +87,9 @@ impl Agent {
         let (data, _) = mpsc::channel(1);
         let mut tasks = JoinSet::new();
         let (d1, d2) = (drain.clone(), drain.clone());
-        tasks.spawn(async move { drop(listener.run(Handlers { control, data, sibling: None }, d1).await) });
+        tasks.spawn(async move {
+            drop(listener.run(Handlers { control, data, sibling: None }, d1).await)
+        });
         tasks.spawn(async move { drop(trust.run(d2).await) });
         tasks.spawn(async move {
             peering.run(accepted, drain).await.ok();
@@ -222,7 +224,9 @@ impl Fake {
         let (data, _) = mpsc::channel(1);
         let (trigger, drain) = drain::channel();
         let mut tasks = JoinSet::new();
-        tasks.spawn(async move { drop(listener.run(Handlers { control, data, sibling: None }, drain).await) });
+        tasks.spawn(async move {
+            drop(listener.run(Handlers { control, data, sibling: None }, drain).await)
+        });
         Self { address, accepted, trust, _trigger: trigger, _tasks: tasks }
     }
 

@@ -256,7 +256,9 @@ impl Reception {
         };
         match (protocols.next().map(Kind::from_alpn), protocols.next()) {
             (Some(Some(kind)), None) if self.serves(kind) => Offer::Kind(kind),
-            (Some(_), None) => Offer::Unserved("it offered an ALPN protocol that is not served here"),
+            (Some(_), None) => {
+                Offer::Unserved("it offered an ALPN protocol that is not served here")
+            }
             _ => Offer::Unserved("it offered more than one ALPN protocol"),
         }
     }

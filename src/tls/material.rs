@@ -348,11 +348,10 @@ impl Maker<'_> {
     }
 
     fn client(&self, bundle: &Bundle) -> Result<ClientConfig, Error> {
-        let client =
-            ClientConfig::builder_with_details(Arc::clone(self.provider), Arc::new(Wall))
-                .with_protocol_versions(&[&TLS13])
-                .map_err(failed)?
-                .with_webpki_verifier(Arc::clone(&bundle.server));
+        let client = ClientConfig::builder_with_details(Arc::clone(self.provider), Arc::new(Wall))
+            .with_protocol_versions(&[&TLS13])
+            .map_err(failed)?
+            .with_webpki_verifier(Arc::clone(&bundle.server));
         let mut client = client.with_client_cert_resolver(Arc::clone(&self.resolver) as _);
         client.resumption = Resumption::disabled();
         Ok(client)

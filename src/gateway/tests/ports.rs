@@ -1,6 +1,7 @@
 //! Clients on allocated ports, where clusterset addresses are the cluster's own.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -8,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::sites::{Loops, Mesh, Pair, Site, key, pair_with, port_key};
-use super::{accept, read_some, soon, write};
+use super::{accept, read_some, read_to_reset, soon, write};
 use crate::catalog::CallerRules;
 use crate::drain::{self, Phase};
 use crate::gateway::{Config, Context, Gateway, ListenOn, Metrics};
@@ -164,6 +165,7 @@ async fn a_restarted_gateway_opens_the_ports_of_the_book_it_finds() {
             dialer: Dialer::new(trust.clone()),
             trust,
             listeners: Vec::new(),
+            gateways: watch::channel(Arc::default()).1,
             facts: mpsc::channel(64).0,
             metrics: Metrics::register(&registry).unwrap(),
         },
@@ -177,4 +179,13 @@ async fn a_restarted_gateway_opens_the_ports_of_the_book_it_finds() {
     let mut server = accept(&pair.backend).await;
     write(&mut client, b"again").await;
     assert_eq!(read_some(&mut server, 5).await, b"again");
+}
+
+#[tokio::test]
+async fn no_gateway_of_the_own_cluster_is_a_backend() {
+    let (pair, port) = listening().await;
+    let gateway = IpAddr::from(Ipv4Addr::LOCALHOST);
+    pair.oregon.gateways.send_replace(Arc::new(BTreeSet::from([gateway])));
+    let mut client = soon(TcpStream::connect((Ipv4Addr::LOCALHOST, port))).await.unwrap();
+    assert_eq!(read_to_reset(&mut client).await, b"");
 }

@@ -94,7 +94,9 @@ async fn pings_under_way_when_the_leaf_ends_are_void() {
     let (_trigger, drain) = crate::drain::channel();
     let ((control, _), (data, mut accepted)) = (mpsc::channel(1), mpsc::channel(64));
     let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(async move { listener.run(Handlers { control, data, sibling: None }, drain).await.unwrap() });
+    tasks.spawn(async move {
+        listener.run(Handlers { control, data, sibling: None }, drain).await.unwrap()
+    });
     // It says who it is, and then reads nothing.
     tasks.spawn(async move {
         let mut deaf = Vec::new();

@@ -1,7 +1,7 @@
 //! Clusters of one gateway each.
 
-use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -85,6 +85,7 @@ pub(super) struct Site {
     pub(super) tasks: JoinSet<()>,
     pub(super) table: RouteTable,
     pub(super) registry: prometheus::Registry,
+    pub(super) gateways: watch::Sender<Arc<BTreeSet<IpAddr>>>,
     writer: TableWriter,
     changed: watch::Sender<u64>,
 }
@@ -117,6 +118,7 @@ impl Site {
         };
         let (writer, routes) = SharedTable::new(table.clone());
         let (changed, changes) = watch::channel(0);
+        let (gateways, gateways_known) = watch::channel(Arc::default());
         let (facts_in, facts) = mpsc::channel(4096);
         let registry = prometheus::Registry::new();
         let gateway = Gateway::new(
@@ -129,6 +131,7 @@ impl Site {
                 dialer: Dialer::new(trust.clone()),
                 trust: trust.clone(),
                 listeners: Vec::new(),
+                gateways: gateways_known,
                 facts: facts_in,
                 metrics: Metrics::register(&registry).unwrap(),
             },
@@ -168,6 +171,7 @@ impl Site {
             tasks,
             table,
             registry,
+            gateways,
             writer,
             changed,
         }

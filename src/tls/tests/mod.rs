@@ -3,6 +3,7 @@
 
 mod caps;
 mod reload;
+mod siblings;
 mod supply;
 mod who;
 
@@ -28,6 +29,7 @@ struct Port {
     registry: Registry,
     control: mpsc::Receiver<Accepted>,
     data: mpsc::Receiver<Accepted>,
+    sibling: mpsc::Receiver<Accepted>,
     trigger: drain::Trigger,
     watch: drain::Watch,
     tasks: JoinSet<Result<(), Error>>,
@@ -35,6 +37,15 @@ struct Port {
 
 impl Port {
     fn open(limits: Limits) -> Self {
+        Self::serving(limits, false)
+    }
+
+    /// One that knows siblings.
+    fn with_siblings() -> Self {
+        Self::serving(Limits::default(), true)
+    }
+
+    fn serving(limits: Limits, siblings: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         trust::mesh(dir.path(), &["paris", "oregon", "tokyo"]);
         let (trust, registry) = trust::open(&dir.path().join("paris"), "paris");
@@ -43,11 +54,16 @@ impl Port {
         let address = listener.local_addr();
         let (to_control, control) = mpsc::channel(64);
         let (to_data, data) = mpsc::channel(64);
+        let (to_sibling, sibling) = mpsc::channel(64);
         let (trigger, watch) = drain::channel();
         let mut tasks = JoinSet::new();
-        let handlers = Handlers { control: to_control, data: to_data };
+        let handlers = Handlers {
+            control: to_control,
+            data: to_data,
+            sibling: siblings.then_some(to_sibling),
+        };
         tasks.spawn(listener.run(handlers, watch.clone()));
-        Self { dir, address, trust, registry, control, data, trigger, watch, tasks }
+        Self { dir, address, trust, registry, control, data, sibling, trigger, watch, tasks }
     }
 
     fn folder(&self, cluster: &str) -> PathBuf {
