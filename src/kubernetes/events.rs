@@ -97,7 +97,12 @@ pub(super) fn channel(identity: Box<str>) -> (Events, Speaker) {
 
 impl Speaker {
     /// Says what comes while `leader` holds, until the drain begins.
-    pub(super) async fn run(mut self, client: Client, leader: watch::Receiver<bool>, mut drain: Watch) {
+    pub(super) async fn run(
+        mut self,
+        client: Client,
+        leader: watch::Receiver<bool>,
+        mut drain: Watch,
+    ) {
         let mut said = Said::default();
         loop {
             let event = tokio::select! {

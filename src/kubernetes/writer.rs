@@ -160,13 +160,7 @@ impl Writer {
             // Dropped or sent: either way nothing is written any more.
             let _finished = stop.await;
         };
-        let desk = Desk::new(
-            self.clients,
-            self.mirror,
-            tenure,
-            self.events,
-            self.metrics,
-        );
+        let desk = Desk::new(self.clients, self.mirror, tenure, self.events, self.metrics);
         let mut ears = Ears { inputs, withdrawals: self.withdrawals, leader: leader.subscribe() };
         let speaking = self.speaker.run(client.clone(), leader.subscribe(), drain.clone());
         let writing = async {

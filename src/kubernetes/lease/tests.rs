@@ -36,12 +36,7 @@ fn the_rules_as_a_table() {
         ("another's, which asks for less", Some(seen("you", 1, t)), 5, Step::Wait(t + secs(6))),
         ("another's, which asks for more", Some(seen("you", 15, t)), 14, Step::Wait(t + secs(15))),
         ("another's, which asks for ever", Some(seen("you", u64::MAX, t)), 60, Step::Take),
-        (
-            "no field at all",
-            Some(Observed::after(None, Record::read(json!({})), t)),
-            0,
-            Step::Take,
-        ),
+        ("no field at all", Some(Observed::after(None, Record::read(json!({})), t)), 0, Step::Take),
     ] {
         assert_eq!(evaluate(observed.as_ref(), "me", t + secs(after)), expected, "{what}");
     }
@@ -93,7 +88,10 @@ fn k16_a_thawed_holder_may_not_write_and_writes_end_before_another_begins() {
     // Another that saw this renewal at the earliest possible moment takes no earlier than the
     // last moment at which a write may be under way.
     let other = seen("me", 6, t);
-    assert_eq!(evaluate(Some(&other), "you", t + secs(6) - Duration::from_millis(1)), Step::Wait(t + secs(6)));
+    assert_eq!(
+        evaluate(Some(&other), "you", t + secs(6) - Duration::from_millis(1)),
+        Step::Wait(t + secs(6))
+    );
     tenure.ended();
     assert_eq!(tenure.permit(t + secs(1)), None);
 }

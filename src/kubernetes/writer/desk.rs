@@ -145,11 +145,7 @@ impl Desk {
     }
 
     /// What the status of every Peer should be from now on.
-    pub(super) fn take_peers(
-        &mut self,
-        peers: Arc<BTreeMap<Box<str>, PeerStatus>>,
-        now: Instant,
-    ) {
+    pub(super) fn take_peers(&mut self, peers: Arc<BTreeMap<Box<str>, PeerStatus>>, now: Instant) {
         self.statuses.take_peers(peers);
         self.look_at_peers(now);
     }
@@ -174,7 +170,9 @@ impl Desk {
     /// Tells what is refused.
     pub(super) fn publish(&mut self, to: &watch::Sender<Arc<BTreeMap<ServiceKey, Box<str>>>>) {
         self.refusals.publish(to);
-        self.metrics.waiting.set(f64::from(u32::try_from(self.queue.waiting()).unwrap_or(u32::MAX)));
+        self.metrics
+            .waiting
+            .set(f64::from(u32::try_from(self.queue.waiting()).unwrap_or(u32::MAX)));
     }
 
     fn look_everywhere(&mut self, now: Instant) {
@@ -280,7 +278,8 @@ impl Desk {
             Target::Object(id) => self.change(id, mcs, now)?,
             Target::Export(key) => {
                 let status = self.plan.export(key)?;
-                let send = Send::Status(StatusJob::export(status, self.clients.mcs(Resource::Export)));
+                let send =
+                    Send::Status(StatusJob::export(status, self.clients.mcs(Resource::Export)));
                 Job { aim: Aim::Export(status.clone()), uid: None, send }
             }
             Target::Peer(name) => {
@@ -307,8 +306,11 @@ impl Desk {
             Change::Status(..) => Aim::WithStatus(wanted()?),
             Change::Create(_) | Change::Replace(..) => Aim::Object(wanted()?),
         };
-        let send =
-            Send::Change { id: id.clone(), call: change.call(id, mcs), read: change::read(id, mcs) };
+        let send = Send::Change {
+            id: id.clone(),
+            call: change.call(id, mcs),
+            read: change::read(id, mcs),
+        };
         Some(Job { aim, uid: exists.map(|exists| exists.uid), send })
     }
 
@@ -451,7 +453,8 @@ impl Desk {
     /// it may go on.
     fn look_again(&mut self, id: &ObjectId, from: Instant) {
         if self.withdrawals.concerns(id) {
-            let more = self.mirror.get(id).is_some_and(|of| self.withdrawals.wanted(id, &of).is_some());
+            let more =
+                self.mirror.get(id).is_some_and(|of| self.withdrawals.wanted(id, &of).is_some());
             if more {
                 self.queue.push(Target::Object(id.clone()), Rank::Removal, from);
             }

@@ -69,8 +69,7 @@ impl Plan {
         }
         name.export = desired.export;
         let has_service = name.objects.keys().any(|id| id.kind == Kind::Service);
-        name.without_service =
-            if has_service { None } else { name.without_service.or(Some(now)) };
+        name.without_service = if has_service { None } else { name.without_service.or(Some(now)) };
     }
 
     /// The names of which something was said.

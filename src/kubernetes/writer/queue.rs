@@ -167,7 +167,9 @@ impl Queue {
     /// Puts an entry where it waits: nowhere while it is under way. One that only rests is kept
     /// in `later` too, so that it is forgotten in time.
     fn list(&mut self, target: Target) {
-        let Some(entry) = self.entries.get(&target).filter(|entry| !entry.under_way) else { return };
+        let Some(entry) = self.entries.get(&target).filter(|entry| !entry.under_way) else {
+            return;
+        };
         let from = entry.waiting.map(|waiting| waiting.from);
         if let Some(at) = from.max(entry.rests) {
             self.later.insert((at, target));
@@ -186,14 +188,10 @@ impl Queue {
     }
 
     fn tidy(&mut self, target: &Target) {
-        let idle = |entry: &Entry| {
-            entry.waiting.is_none() && !entry.under_way && entry.rests.is_none()
-        };
+        let idle =
+            |entry: &Entry| entry.waiting.is_none() && !entry.under_way && entry.rests.is_none();
         if self.entries.get(target).is_some_and(idle) {
             self.entries.remove(target);
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -86,7 +86,7 @@ impl StatusJob {
     }
 
     /// The patch that makes the status of `object` what it should be; `None`: it is.
-    fn patch(&self, object: &Value) -> Option<Value> {
+    pub(super) fn patch(&self, object: &Value) -> Option<Value> {
         let uid = object["metadata"]["uid"].as_str()?;
         let version = object["metadata"]["resourceVersion"].as_str()?;
         if self.uid.as_deref().is_some_and(|wanted| wanted != uid) {
@@ -122,6 +122,3 @@ impl StatusJob {
         Value::Array(merged)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,9 @@
+mod bench;
+mod desk;
+mod fixtures;
+mod late;
+mod plan;
+mod queue;
+mod run;
+mod status;
+mod withdraw;
