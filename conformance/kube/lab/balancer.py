@@ -23,7 +23,7 @@ class Balancer:
             threading.Thread(target=self._follow, args=args, daemon=True) for args in (
                 ("/api/v1/services", self.services),
                 ("/apis/discovery.k8s.io/v1/endpointslices", self.slices))]
-        self.watches = []
+        self.watches = {}
 
     def start(self):
         for thread in self.threads:
@@ -31,7 +31,7 @@ class Balancer:
 
     def stop(self):
         self.over.set()
-        for watch in list(self.watches):
+        for watch in list(self.watches.values()):
             watch.close()
 
     @staticmethod
@@ -42,7 +42,7 @@ class Balancer:
         while not self.over.is_set():
             try:
                 watch = self.cluster.watch(path)
-                self.watches.append(watch)
+                self.watches[path] = watch
                 with self.lock:
                     known.clear()
                     known.update({self._key(thing): thing for thing in watch.objects})
@@ -54,10 +54,8 @@ class Balancer:
                         elif event["type"] in ("ADDED", "MODIFIED"):
                             known[self._key(event["object"])] = event["object"]
                     self._settle()
-                self.watches.remove(watch)
-            except (Failed, KeyError, ValueError) as failed:
-                if not self.over.is_set():
-                    self.why = failed
+            except Failed:
+                pass  # Its API server is away: what was known stays.
             self.over.wait(0.2)
 
     def _settle(self):

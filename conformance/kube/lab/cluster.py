@@ -98,8 +98,7 @@ class Cluster:
         return self.client.watch(path, known)
 
     def apply(self, documents):
-        """Applies objects: a list of dicts, or YAML text. Dicts of built-in kinds go by server-side
-        apply in a millisecond each, the rest through kubectl."""
+        """Server-side apply of objects: a dict, a list of dicts, or YAML text, which goes through kubectl."""
         if isinstance(documents, str):
             return self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=documents)
         for document in documents if isinstance(documents, list) else [documents]:
@@ -177,28 +176,27 @@ class Cluster:
         that is killed. Standard input stays open until the Stream is finished.
         """
         node, identity, _ = self._container(namespace, pod, container)
-        self.lab.executions += 1
-        return Stream(node.inside(
-            "ctr", "-n", "k8s.io", "tasks", "exec", "--exec-id", f"lab{self.lab.executions}", identity, *argv))
+        return Stream(node.inside("ctr", "-n", "k8s.io", "tasks", "exec", "--exec-id",
+                                  f"lab{next(self.lab.executions)}", identity, *argv))
 
     def _container(self, namespace, pod, container=None):
-        """(node, container id, pod UID)"""
+        """(node, container id, its processes) of the running container; asked of the runtime, so that
+        it is right after a restart that the API server did not hear of."""
         found = pod if isinstance(pod, dict) else self.get(f"/api/v1/namespaces/{namespace}/pods/{pod}")
-        for status in found["status"].get("containerStatuses", []):
-            if container in (None, status["name"]):
-                node = next(n for n in self.nodes if n.name == found["spec"]["nodeName"])
-                identity = status.get("containerID", "").removeprefix("containerd://")
-                return node, identity, found["metadata"]["uid"]
-        raise Failed(f"pod {namespace}/{pod} has no container {container or ''} yet")
+        node = next(n for n in self.nodes if n.name == found["spec"].get("nodeName"))
+        name, uid = container or found["spec"]["containers"][0]["name"], found["metadata"]["uid"]
+        known = node.run("ctr", "-n", "k8s.io", "containers", "ls", "-q",
+                         f'labels."io.kubernetes.pod.uid"=={uid},labels."io.kubernetes.container.name"=={name}')
+        groups = cgroups.of_pod(node.cgroup, uid)
+        for identity in known.split():
+            if groups.get(identity):
+                return node, identity, groups[identity]
+        raise Failed(f"container {name} of pod {namespace}/{found['metadata']['name']} does not run")
 
     def pod_pids(self, namespace, pod, container=None):
         """The processes of a pod's container, as this machine numbers them. `pod` is a name, or the
         pod as the API had it, which needs no API server."""
-        node, identity, uid = self._container(namespace, pod, container)
-        pids = cgroups.of_pod(node.cgroup, uid).get(identity, [])
-        if not pids:
-            raise Failed(f"no process of {namespace}/{pod if isinstance(pod, str) else uid} found")
-        return pids
+        return self._container(namespace, pod, container)[2]
 
     def kill_pod_process(self, namespace, pod, number=signal.SIGKILL, container=None):
         """Sends a signal to every process of a pod's container, past Kubernetes; their ids."""

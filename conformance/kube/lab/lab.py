@@ -1,6 +1,7 @@
 """All clusters of a run, side by side."""
 
 import concurrent.futures
+import itertools
 import pathlib
 import shutil
 import time
@@ -23,7 +24,7 @@ class Lab:
         self.mode, self.built, self.prefix, self.image = mode, built, prefix, image
         self.dir = pathlib.Path(directory)
         # What kinds there are, by group; the same in all clusters.
-        self.kinds, self.executions = {}, 0
+        self.kinds, self.executions = {}, itertools.count(1)
         self.wan = Wan(self)
         self.clusters = []
         for number, spec in enumerate(specs, 1):
@@ -45,7 +46,8 @@ class Lab:
     def up(self):
         """Brings everything up, to CoreDNS answering in each cluster."""
         begun = time.monotonic()
-        self.dir.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.dir, ignore_errors=True)
+        self.dir.mkdir(parents=True)
         self.wan.up()
         for_nodes = [self.built.images / f"{name}.tar" for name in ("pause", "probe", "coredns")]
         if self.image:
@@ -70,7 +72,7 @@ class Lab:
         self.wan.part(one.number, other.number, False)
 
     def down(self, keep_logs=False):
-        """Ends and removes everything; with `keep_logs` the directory's small files stay."""
+        """Ends and removes everything; with `keep_logs` configuration and logs stay, those of pods too."""
         begun = time.monotonic()
         self.balancers.stop()
         for node in self.nodes():
@@ -78,6 +80,8 @@ class Lab:
                 node.process.kill()
         for node in self.nodes():
             node.stop()
+            if keep_logs and (node.dir / "var/log/pods").is_dir():
+                shutil.copytree(node.dir / "var/log/pods", node.dir / "log/pods", dirs_exist_ok=True, symlinks=True)
             shutil.rmtree(node.dir / "var", ignore_errors=True)
             shutil.rmtree(node.dir / "etc", ignore_errors=True)
         self.wan.down()

@@ -13,6 +13,7 @@ import traceback
 
 import build
 import checks
+import tools
 from lab import Lab, product_image
 from plan import ClusterSpec
 from report import Report, Result
@@ -56,7 +57,7 @@ class Runner:
     """The labs of a run, one after the other."""
 
     def __init__(self, options):
-        self.options = options
+        self.options, self.spoilt = options, False
         self.directory = pathlib.Path(os.path.abspath(options.keep) if options.keep
                                       else tempfile.mkdtemp(prefix=options.prefix))
         # Below these a node has files of its own.
@@ -81,8 +82,12 @@ class Runner:
             lab.up()
             for one in chosen:
                 self._run(one, lab, setting, shared, prepared, report)
+        except Exception:
+            self.spoilt = True
+            raise
         finally:
-            lab.down(keep_logs=bool(self.options.keep) or report.count("failed") > 0)
+            self.spoilt |= report.count("failed") > 0
+            lab.down(keep_logs=bool(self.options.keep) or self.spoilt)
 
     def _run(self, one, lab, setting, shared, prepared, report):
         result = Result(one, setting)
@@ -120,6 +125,15 @@ class Runner:
             return traceback.format_exc()
         return None
 
+    def close(self):
+        """Says where the logs are; without --keep they stay only if something failed."""
+        if self.spoilt and not self.options.keep:
+            # By another name, or the next run would take it for something left over.
+            kept = self.directory.with_name(f"portolan-kube-failed-{os.getpid()}")
+            self.directory = self.directory.rename(kept)
+        if self.spoilt or self.options.keep:
+            say(f"configuration and logs: {self.directory}")
+
     def stay(self, setting):
         """Clusters for people: up until a signal comes."""
         lab = self.lab(setting)
@@ -154,6 +168,7 @@ def howto(lab):
                   f"load balancers {a.balancer(1)[0]}..."]
         lines += [f"  node {node.name} {', '.join(node.ips)}: nsenter -t {node.init} -a bash"
                   for node in cluster.nodes]
+    lines += ["", "a new image of the product: nsenter -t PID -a ctr -n k8s.io images import FILE, on each node"]
     return "\n".join(lines)
 
 
@@ -178,6 +193,7 @@ def main():
         raise Failed(f"no check {', '.join(sorted(strange))}; --list says what there is")
 
     def end(*_):
+        tools.over.set()
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, end)
@@ -190,9 +206,12 @@ def main():
         runner.stay((options.mode or ["identical"])[0])
         return 0
     report = Report(options.output == "json")
-    for setting in options.mode or checks.SETTINGS:
-        if wanted := chosen(options, setting):
-            runner.run(setting, wanted, report)
+    try:
+        for setting in options.mode or checks.SETTINGS:
+            if wanted := chosen(options, setting):
+                runner.run(setting, wanted, report)
+    finally:
+        runner.close()
     return 1 if report.close(options.html) else 0
 
 

@@ -108,6 +108,10 @@ class Node:
         """Runs a command of the machine inside the node to its end; what it printed."""
         return tool(*self.inside(*command), stdin=stdin, timeout=timeout)
 
+    def import_image(self, path):
+        """Gives the node's runtime the images of a docker-archive."""
+        self.run("ctr", "-n", "k8s.io", "images", "import", path)
+
     def nft(self, text):
         """Applies rules in the node's network namespace."""
         tool("nsenter", "-t", str(self.init), "-n", "nft", "-f", "-", stdin=text)

@@ -2,7 +2,11 @@
 
 import subprocess
 import sys
+import threading
 import time
+
+# Set when the run is to end: nobody waits on for clusters that are being taken away.
+over = threading.Event()
 
 
 class Failed(Exception):
@@ -36,6 +40,8 @@ def until(what, within, look, every=0.05):
                 return found
         except Failed as failed:
             last = f" ({failed})"
+        if over.is_set():
+            raise Failed(f"{what}: the run was ended")
         if time.monotonic() >= deadline:
             raise Failed(f"{what}: not within {within:g} s{last}")
         time.sleep(every)

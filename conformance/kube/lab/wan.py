@@ -21,6 +21,7 @@ class Wan:
     def __init__(self, lab):
         self.lab, self.name = lab, f"{lab.prefix}wan"
         self.lock = threading.Lock()
+        self.home = None
         self.silent, self.cut = set(), set()
 
     def up(self):
@@ -89,5 +90,7 @@ class Wan:
                  + (f"    oifname {{ {ports} }} drop\n" if ports else "") + "  }\n}\n")
 
     def down(self):
+        if self.home is None:
+            return
         self._set(self.home)
         tool("ip", "netns", "del", self.name)
