@@ -26,6 +26,7 @@ use std::fmt;
 use prometheus::IntCounterVec;
 use thiserror::Error as ThisError;
 
+pub use bootstrap::{IdentityError, NewAuthority, Wanted, identity};
 pub use client::{Access, Clients};
 pub use mirror::{Existing, Mirror};
 pub use source::Source;
