@@ -1,5 +1,8 @@
 //! From the one checked configuration to each module's own.
 
+#[cfg_attr(not(test), expect(dead_code, reason = "the agent does not run by Kubernetes yet"))]
+pub(super) mod kubernetes;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 

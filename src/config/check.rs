@@ -14,7 +14,8 @@ use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::{Access, Config, Kubernetes, Source};
+use super::{Config, Kubernetes, Source};
+use crate::kubernetes::Access;
 use crate::model::PortNumber;
 use crate::{clock, files, tls};
 

@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::fields::{Field, Fields, Problems};
 use super::load::directory;
+use crate::kubernetes::Access;
 use crate::model::{DnsName, Namespace, PortNumber, ServiceName};
 
 /// The Service of the gateways, the Lease and the Deployment of the chart.
@@ -38,17 +39,6 @@ pub struct Kubernetes {
     pub ports: RangeInclusive<PortNumber>,
     /// How the API server is reached.
     pub access: Access,
-}
-
-/// How the API server is reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Access {
-    /// By the pod's service account.
-    InCluster,
-    /// As a kubeconfig file says.
-    Kubeconfig(PathBuf),
-    /// Plain HTTP without credentials, for tests and `kubectl proxy`.
-    Url(String),
 }
 
 /// What a pod is told about itself by the downward API; everything is absent outside of one.

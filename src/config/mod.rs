@@ -26,7 +26,7 @@ use crate::catalog::NamespaceRules;
 use crate::model::{ClusterId, DnsName, Locality, PeerAddress};
 use crate::telemetry::LogFormat;
 pub use errors::{At, Errors, Problem};
-pub use kubernetes::{Access, Kubernetes, Pod};
+pub use kubernetes::{Kubernetes, Pod};
 
 /// Largest configuration file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 4 << 20;

@@ -27,6 +27,7 @@ use std::fmt;
 use prometheus::IntCounterVec;
 use thiserror::Error as ThisError;
 
+pub use bootstrap::{IdentityError, NewAuthority, Wanted, identity};
 pub use client::{Access, Clients};
 pub use events::{Event, Events, Severity, Subject};
 pub use mirror::{Existing, Mirror};
