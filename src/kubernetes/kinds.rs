@@ -1,5 +1,27 @@
 //! The kinds that are watched, as far as they are needed.
 
+mod decode;
+mod text;
+
+use std::fmt;
+
+pub(super) use decode::{Decoded, Decoder, Families, Item, MAX_OBJECT_OCTETS, Seen};
+
+/// The name of an object among those of its kind, verbatim; the namespace is empty for kinds
+/// without.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Name {
+    pub(super) namespace: Box<str>,
+    pub(super) name: Box<str>,
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let slash = if self.namespace.is_empty() { "" } else { "/" };
+        write!(f, "{}{slash}{}", self.namespace, self.name)
+    }
+}
+
 /// A kind of object that is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Resource {

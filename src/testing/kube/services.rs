@@ -125,10 +125,11 @@ fn ports(spec: &mut Value, addresses: &mut Addresses) -> Result<(), Invalid> {
 
 /// What was given out stays, where an update does not speak of it.
 fn keep(old: &Value, spec: &mut Value) {
-    let silent = spec["clusterIP"].as_str().is_none_or(str::is_empty);
-    if silent && spec["clusterIPs"].is_null() {
+    if spec["clusterIP"].as_str().is_none_or(str::is_empty) && spec["clusterIPs"].is_null() {
         spec["clusterIP"] = old["clusterIP"].clone();
-        spec["clusterIPs"] = old["clusterIPs"].clone();
+    }
+    if spec["clusterIP"] == old["clusterIP"] {
+        default(spec, "clusterIPs", old["clusterIPs"].clone());
     }
     default(spec, "ipFamilyPolicy", old["ipFamilyPolicy"].clone());
     default(spec, "ipFamilies", old["ipFamilies"].clone());

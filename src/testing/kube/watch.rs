@@ -123,16 +123,18 @@ impl Open {
                 self.over = true;
                 return Next::Torn;
             }
-            Some(End::Clean) => {
-                self.over = true;
-                return Next::Wait;
-            }
             Some(End::Expired) => {
                 self.over = true;
                 return Next::Lines(error_line(&Refusal::too_old(self.asked.position, 0)));
             }
-            None if orders.silent => return Next::Wait,
-            None => {}
+            end if orders.silent => {
+                self.over = end.is_some();
+                return Next::Wait;
+            }
+            _ => {}
+        }
+        if let Some(line) = orders.garbage {
+            return Next::Lines(line);
         }
         if !self.asked.first.is_empty() {
             return Next::Lines(std::mem::take(&mut self.asked.first));
@@ -141,43 +143,41 @@ impl Open {
             let end = json!({ "k8s.io/initial-events-end": "true" });
             return Next::Lines(self.bookmark(Some(end)));
         }
-        if let Some(line) = orders.garbage {
-            return Next::Lines(line);
-        }
-        loop {
-            let (events, version) = {
-                let store = self.shared.store();
-                (
-                    store.tables[self.asked.table].after(self.asked.position, BATCH_EVENTS),
-                    store.version,
-                )
-            };
-            // Too far behind to go on, as with the real server: the client comes again.
-            let Some(events) = events else {
-                self.over = true;
-                return Next::Wait;
-            };
-            let mut out = Vec::new();
-            for event in &events {
-                self.line(event, &mut out);
-            }
-            let all = events.len() < BATCH_EVENTS;
-            self.asked.position = match events.last() {
-                Some(last) if !all => last.new.version,
-                _ => version,
-            };
-            if !out.is_empty() {
-                return Next::Lines(out);
-            }
-            if all {
-                break;
-            }
+        let lines = self.changes();
+        if !lines.is_empty() {
+            return Next::Lines(lines);
         }
         if orders.bookmarks > self.bookmarks_sent && self.asked.bookmarks {
             self.bookmarks_sent = orders.bookmarks;
             return Next::Lines(self.bookmark(None));
         }
+        self.over |= orders.end.is_some();
         Next::Wait
+    }
+
+    /// Changes since the last look, as far as they are in view; empty: there is nothing new.
+    fn changes(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        loop {
+            let (events, version) = {
+                let store = self.shared.store();
+                let table = &store.tables[self.asked.table];
+                (table.after(self.asked.position, BATCH_EVENTS), store.version)
+            };
+            // Too far behind to go on, as with the real server: the client comes again.
+            let Some(events) = events else {
+                self.over = true;
+                return out;
+            };
+            for event in &events {
+                self.line(event, &mut out);
+            }
+            let last = events.last().filter(|_| events.len() == BATCH_EVENTS);
+            self.asked.position = last.map_or(version, |event| event.new.version);
+            if last.is_none() || !out.is_empty() {
+                return out;
+            }
+        }
     }
 
     /// What of a change this watch sees: an object may come into its view or leave it.

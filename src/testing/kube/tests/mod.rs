@@ -13,11 +13,13 @@ use super::ApiServer;
 use crate::testing::PATIENCE;
 
 mod script;
+mod services;
 mod watches;
 mod writes;
 
 fn client(server: &ApiServer) -> Client {
-    let config = kube::Config::new(server.url().parse().expect("a URL"));
+    let mut config = kube::Config::new(server.url().parse().expect("a URL"));
+    config.default_retry = false;
     Client::try_from(config).expect("a client")
 }
 
