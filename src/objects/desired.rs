@@ -139,7 +139,9 @@ impl<'a> Decision<'a> {
 
     fn import(&self, has_slices: bool, now_ms: i64) -> Option<ServiceImport> {
         let ready = self.ready();
-        if self.clusterset_ip && self.ips.is_empty() && !self.is_blocked() {
+        let waits = self.clusterset_ip && self.ips.is_empty() && !self.is_blocked();
+        // One that is there is never withdrawn while an export lives.
+        if waits && self.import.is_none() {
             return None;
         }
         let merged = self.merged;

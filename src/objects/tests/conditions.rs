@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use super::super::*;
 use super::scene::*;
-use crate::catalog::{IpFamily, ObjectKind, ServiceObject, ServiceType, SliceEndpoint};
+use crate::catalog::{IpFamily, ObjectKind, ServiceObject, ServiceType};
 use crate::health::{PeerState, PeerView};
 use crate::routes;
 
@@ -76,7 +76,7 @@ fn an_external_name_is_invalid() {
 
 #[test]
 fn a_bad_annotation_is_told_in_a_valid_export() {
-    let slices: &[(&[(&str, u32)], &[SliceEndpoint])] = &[];
+    let slices: &[SliceOf<'_>] = &[];
     let scene = Scene::new().own_with(service(&[HTTP]), slices, &[("policy", "nonsense")]);
     let (status, reason, message) = exported(&scene, "Valid").unwrap();
     assert_eq!((status, &*reason), (True, "Valid"));
@@ -120,8 +120,19 @@ fn the_time_of_a_condition_moves_only_with_its_status() {
     other.service_type = ServiceType::Headless;
     let scene = scene.peer("oregon", other);
     assert_eq!(at(&scene, "Conflict"), first + 60);
-    let ready = of(&scene.import().unwrap().status.conditions, "Ready").unwrap().last_transition;
-    assert_eq!(ready, first);
+}
+
+#[test]
+fn an_import_that_told_what_was_in_its_way_stays_when_that_is_gone() {
+    let mut scene = Scene::new().peer("oregon", export(&[HTTP])).allot();
+    scene.observed.refusal = Some("exceeded quota: services".into());
+    scene.write();
+    let mut scene = scene.lose(Kind::Service);
+    scene.observed.refusal = None;
+    let (_, reason, message) = ready(&scene);
+    assert_eq!(reason, "Pending");
+    assert!(message.starts_with("waits for the addresses"), "{message}");
+    assert_eq!(ready(&scene.settle()).0, True);
 }
 
 #[test]

@@ -12,7 +12,7 @@ const HTTP: &str = "http:TCP:80";
 #[test]
 fn the_derived_name_is_a_label_however_long_the_service_is() {
     let name = derived_name(&web());
-    assert_eq!(name, "portolan-web-e2eb9ad44d");
+    assert_eq!(name, "portolan-web-97375646b1");
     let long = ServiceKey::parse(&format!("shop/9{}", "a-".repeat(30) + "b")).unwrap();
     let name = derived_name(&long);
     assert!(name.len() <= 63 && crate::model::ServiceName::parse(&name).is_ok(), "{name}");
@@ -201,8 +201,7 @@ fn a_condition_that_is_none_costs_no_other() {
 #[test]
 fn what_others_changed_in_a_service_differs_and_is_put_right() {
     let web_service = ServiceObject { session_affinity: SessionAffinity::None, ..service(&[HTTP]) };
-    let slices: &[(&[(&str, u32)], &[crate::catalog::SliceEndpoint])] =
-        &[(&[("http", 8080)], &[endpoint("10.0.0.1")])];
+    let slices: &[SliceOf<'_>] = &[(&[("http", 8080)], &[endpoint("10.0.0.1")])];
     let mut scene = Scene::new().own(web_service, slices).settle();
     for change in [
         ("selector", json!({ "app": "x" })),

@@ -95,6 +95,9 @@ pub(super) fn exported_endpoint(address: &str, ports: &[&str]) -> ExportedEndpoi
     ExportedEndpoint { address: ip(address), hostname: None, ports }
 }
 
+/// A slice: its ports with their targets, its endpoints.
+pub(super) type SliceOf<'a> = (&'a [(&'a str, u32)], &'a [SliceEndpoint]);
+
 /// Paris and what it sees.
 #[derive(Clone)]
 pub(super) struct Scene {
@@ -137,9 +140,7 @@ impl Scene {
             open: Arc::new(open.clone()),
         };
         let world = World {
-            cluster: cluster("paris"),
             families: vec![IpFamily::V4],
-            network: "flat".into(),
             mcs: McsVersion::V1beta1,
             gateways: vec![pod(1), pod(2)],
         };
@@ -163,11 +164,7 @@ impl Scene {
     }
 
     /// Exports from here: the Service, and slices of (target ports, endpoints).
-    pub(super) fn own(
-        self,
-        service: ServiceObject,
-        slices: &[(&[(&str, u32)], &[SliceEndpoint])],
-    ) -> Self {
+    pub(super) fn own(self, service: ServiceObject, slices: &[SliceOf<'_>]) -> Self {
         self.own_with(service, slices, &[])
     }
 
@@ -175,14 +172,14 @@ impl Scene {
     pub(super) fn own_with(
         mut self,
         service: ServiceObject,
-        slices: &[(&[(&str, u32)], &[SliceEndpoint])],
+        slices: &[SliceOf<'_>],
         settings: &[(&str, &str)],
     ) -> Self {
         let protocol = |name: &str| {
             let found = service.ports.iter().find(|port| *port.name == *name);
             found.map_or(Protocol::Tcp, |port| port.protocol)
         };
-        let slice = |(ports, endpoints): &(&[(&str, u32)], &[SliceEndpoint])| SliceObject {
+        let slice = |(ports, endpoints): &SliceOf<'_>| SliceObject {
             service: web(),
             ports: ports
                 .iter()

@@ -160,7 +160,7 @@ fn scene(
     let mut scene = if dual { Scene::new().dual_stack() } else { Scene::new() };
     if let Some((one, other)) = own {
         let service = service(&[HTTP, "dns:UDP:53"]);
-        let slices: &[(&[(&str, u32)], &[SliceEndpoint])] =
+        let slices: &[SliceOf<'_>] =
             &[(&[("http", 8080), ("dns", 53)], one), (&[("http", 8081)], other)];
         scene = scene.own(service, slices);
     }

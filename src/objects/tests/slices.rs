@@ -2,8 +2,11 @@ use std::sync::Arc;
 
 use super::super::*;
 use super::scene::*;
-use crate::catalog::{DnsMode, IpFamily, ObjectKind, Policy, ServiceType, Settings, SliceEndpoint};
+use crate::catalog::{
+    DnsMode, IpFamily, ObjectKind, Policy, ServiceObject, ServiceType, Settings, SliceEndpoint,
+};
 use crate::health::PeerState;
+use crate::model::{HostLabel, ServiceKey};
 
 const HTTP: &str = "http:TCP:80";
 
@@ -46,7 +49,7 @@ fn the_gateway_takes_over_in_the_same_slice_when_no_local_pod_is_ready() {
 #[test]
 fn local_gateway_leads_local_traffic_through_the_gateway() {
     let pods = [endpoint("10.0.0.1")];
-    let slices: &[(&[(&str, u32)], &[SliceEndpoint])] = &[(&[("http", 8080)], &pods)];
+    let slices: &[SliceOf<'_>] = &[(&[("http", 8080)], &pods)];
     let scene = Scene::new().own_with(service(&[HTTP]), slices, &[("local", "gateway")]);
     let scene = scene.allot().settle();
     assert_eq!(scene.behind(), ["tcp-80->20001: 10.1.0.1 10.1.0.2"]);
@@ -56,7 +59,7 @@ fn local_gateway_leads_local_traffic_through_the_gateway() {
 #[test]
 fn weights_are_drawn_by_the_gateway_unless_nobody_else_is_in_the_draw() {
     let pods = [endpoint("10.0.0.1")];
-    let slices: &[(&[(&str, u32)], &[SliceEndpoint])] = &[(&[("http", 8080)], &pods)];
+    let slices: &[SliceOf<'_>] = &[(&[("http", 8080)], &pods)];
     let own = || Scene::new().own_with(service(&[HTTP]), slices, &[("policy", "weighted")]);
     assert_eq!(own().allot().settle().behind(), ["tcp-80->8080: 10.0.0.1"]);
     let scene = own().peer("oregon", export(&[HTTP])).allot().settle();
@@ -66,7 +69,7 @@ fn weights_are_drawn_by_the_gateway_unless_nobody_else_is_in_the_draw() {
 #[test]
 fn a_pinned_peer_is_reached_through_the_gateway() {
     let pods = [endpoint("10.0.0.1")];
-    let slices: &[(&[(&str, u32)], &[SliceEndpoint])] = &[(&[("http", 8080)], &pods)];
+    let slices: &[SliceOf<'_>] = &[(&[("http", 8080)], &pods)];
     let scene = Scene::new().own_with(service(&[HTTP]), slices, &[("policy", "pinned: oregon")]);
     let scene = scene.peer("oregon", export(&[HTTP])).allot().settle();
     assert_eq!(scene.behind(), ["tcp-80->20001: 10.1.0.1 10.1.0.2"]);
@@ -173,7 +176,7 @@ fn no_slice_has_more_than_a_hundred_endpoints_and_names_stay() {
 
 #[test]
 fn pods_with_other_target_ports_stand_in_other_slices() {
-    let slices: &[(&[(&str, u32)], &[SliceEndpoint])] = &[
+    let slices: &[SliceOf<'_>] = &[
         (&[("http", 8080)], &[endpoint("10.0.0.1"), endpoint("10.0.0.3")]),
         (&[("http", 8081)], &[endpoint("10.0.0.2")]),
     ];
@@ -184,7 +187,7 @@ fn pods_with_other_target_ports_stand_in_other_slices() {
 #[test]
 fn a_pod_in_two_slices_counts_once_and_a_port_name_is_unique_in_each() {
     let leaving = SliceEndpoint { ready: false, terminating: true, ..endpoint("10.0.0.1") };
-    let slices: &[(&[(&str, u32)], &[SliceEndpoint])] = &[
+    let slices: &[SliceOf<'_>] = &[
         (&[("http", 8080)], &[leaving, endpoint("10.0.0.2")]),
         (&[("http", 8080)], &[endpoint("10.0.0.1")]),
         (&[("http", 8081)], &[endpoint("10.0.0.2")]),
@@ -210,7 +213,6 @@ fn each_family_of_the_address_has_its_slices() {
         let service = ServiceObject { ip_families: families.to_vec(), ..service(&[HTTP]) };
         Scene::new().dual_stack().own(service, &[(&[("http", 8080)], pods)]).allot().settle()
     };
-    use crate::catalog::ServiceObject;
     let both = [endpoint("10.0.0.1"), endpoint("fd00::1")];
     let scene = dual(&[IpFamily::V4, IpFamily::V6], &both);
     assert_eq!(scene.behind(), ["tcp-80->8080: 10.0.0.1", "tcp-80->8080: fd00::1"]);
@@ -290,11 +292,9 @@ fn slices_of_the_import_carry_its_labels_and_owner() {
 
 #[test]
 fn a_headless_import_keeps_hostnames_and_has_no_service() {
-    let pod = SliceEndpoint {
-        hostname: Some(crate::model::HostLabel::parse("db-0").unwrap()),
-        ..endpoint("10.0.0.1")
-    };
-    let headless = crate::catalog::ServiceObject { kind: ObjectKind::Headless, ..service(&[HTTP]) };
+    let pod =
+        SliceEndpoint { hostname: Some(HostLabel::parse("db-0").unwrap()), ..endpoint("10.0.0.1") };
+    let headless = ServiceObject { kind: ObjectKind::Headless, ..service(&[HTTP]) };
     let scene = Scene::new().own(headless, &[(&[("http", 8080)], &[pod])]).settle();
     assert_eq!(scene.derived(), None);
     assert!(scene.behind().is_empty());
@@ -308,7 +308,7 @@ fn a_headless_import_keeps_hostnames_and_has_no_service() {
 
 #[test]
 fn a_headless_service_without_ports_has_its_endpoints() {
-    let headless = crate::catalog::ServiceObject { kind: ObjectKind::Headless, ..service(&[]) };
+    let headless = ServiceObject { kind: ObjectKind::Headless, ..service(&[]) };
     let scene = Scene::new().own(headless, &[(&[], &[endpoint("10.0.0.1")])]).settle();
     assert_eq!(scene.of("paris"), [": 10.0.0.1"]);
 }
@@ -316,7 +316,7 @@ fn a_headless_service_without_ports_has_its_endpoints() {
 #[test]
 fn policy_local_shows_the_peers_only_when_home_is_empty() {
     let pods = [endpoint("10.0.0.1")];
-    let slices: &[(&[(&str, u32)], &[SliceEndpoint])] = &[(&[("http", 8080)], &pods)];
+    let slices: &[SliceOf<'_>] = &[(&[("http", 8080)], &pods)];
     let scene = Scene::new().own_with(service(&[HTTP]), slices, &[("policy", "local")]);
     let scene = scene.peer("oregon", export(&[HTTP])).allot().settle();
     assert_eq!(scene.route().unwrap().policy, Policy::Local);
@@ -324,14 +324,15 @@ fn policy_local_shows_the_peers_only_when_home_is_empty() {
 }
 
 #[test]
-fn names_of_slices_are_short_subdomains() {
+fn names_of_slices_are_subdomains_however_long_the_service_is() {
+    // The API looks at the whole (RFC 1123 subdomain, 253 octets), not at its labels.
     let scene = own(&[endpoint("10.0.0.1")]).peer("oregon", export(&[HTTP])).allot().settle();
+    let longest = ServiceKey::parse(&format!("shop/{}", "a".repeat(63))).unwrap();
+    let more = derived_name(&longest).len() - derived_name(&web()).len();
     for slice in scene.slices(LABEL_SERVICE, None) {
         let name = &slice.meta.name;
-        assert!(
-            name.len() <= 253
-                && crate::model::ServiceName::parse(&name[..63.min(name.len())]).is_ok(),
-            "{name}"
-        );
+        assert!(name.len() + more <= 253, "{name}");
+        assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'));
+        assert!(name.starts_with(&derived_name(&web())));
     }
 }
