@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use portolan::args::{AskArgs, Cli, Command, DemoArgs, DemoFormat, TrustCommand};
+use portolan::args::{AskArgs, Cli, Command, DemoArgs, DemoFormat, TrustCommand, pod};
 use portolan::commands::client::Admin;
 use portolan::commands::{Exit, ask, check, complain, run, trust};
 use portolan::config::Config;
@@ -32,7 +32,13 @@ fn main() -> ExitCode {
 
 async fn dispatch(command: Command) -> Exit {
     match command {
-        Command::Run(args) => run::run(&args.config).await,
+        Command::Run(args) => match pod() {
+            Ok(pod) => run::run(&args.config, &pod).await,
+            Err(error) => {
+                complain(&error);
+                Exit::Usage
+            }
+        },
         Command::Demo(args) => demo(args).await,
         Command::Check(args) => match &args.config {
             Some(path) => check::offline(path, args.output).await,

@@ -1,6 +1,5 @@
 //! From a checked configuration to a running agent, block by block.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -8,20 +7,18 @@ use prometheus::Registry;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
-use super::planner::{Addresses as Addressing, Feeds, Outlets, Planner, Start};
-use super::saved;
+use super::origin::{Opened, Spawned, Wiring};
+use super::planner::{Feeds, Outlets, Planner};
 use super::saver;
 use super::status::{SourceStatus, Status};
 use super::supervise::{Role, Supervisor};
 use super::{Addresses, Running, Stages, settings};
-use crate::catalog::{Assembly, LocalCatalog, ServiceType};
-use crate::config::Config;
-use crate::health::Health;
+use crate::config::{Config, Pod};
 use crate::model::ReplicaId;
-use crate::routes::{Inputs, SharedTable, plan};
+use crate::routes::SharedTable;
 use crate::store::Store;
 use crate::zone::ZoneConfig;
-use crate::{admin, clock, dns, drain, files, gateway, health, peering, telemetry, tls, vips};
+use crate::{admin, dns, drain, files, gateway, kubernetes, peering, telemetry, tls};
 
 /// Room for facts between the data path and the planner.
 const FACTS: usize = 4_096;
@@ -40,9 +37,15 @@ pub enum BuildError {
     /// The manifests.
     #[error("source")]
     Source(#[from] files::Error),
-    /// The Kubernetes source.
-    #[error("'source.kubernetes' cannot run yet; use 'source.files'")]
-    Kubernetes,
+    /// The API server's clients.
+    #[error("source.kubernetes")]
+    Kubernetes(#[from] kubernetes::Error),
+    /// The own namespace is not known.
+    #[error("source.kubernetes: {0}")]
+    Namespace(String),
+    /// The Secret with the own identity.
+    #[error("identity")]
+    Identity(#[from] kubernetes::IdentityError),
     /// A DNS address.
     #[error("dns")]
     Dns(#[from] dns::Error),
@@ -63,6 +66,7 @@ pub enum BuildError {
 pub async fn build(
     config: &Config,
     live: watch::Receiver<Arc<Config>>,
+    pod: &Pod,
 ) -> Result<Running, BuildError> {
     let registry = Registry::new();
     telemetry::register_process(&registry)?;
@@ -72,16 +76,12 @@ pub async fn build(
         "1 while the configuration file as it stands is faulty and the old one stays in force.",
     )?;
     let replica = ReplicaId::from_u64(rand::random());
-    let trust = tls::Trust::open(settings::trust(config), tls::Metrics::register(&registry)?)?;
     let store = Arc::new(Store::open(&config.state_dir)?);
-    let manifests = settings::files(config).ok_or(BuildError::Kubernetes)?;
-    let (source, first) = files::Source::open(manifests)?;
-    let source = source.with_metrics(files::Metrics::register(&registry)?);
+    let Opened { origin, start, trust } = Opened::open(config, pod, &store, &registry).await?;
 
     let listeners = bind_gateways(config, &trust)?;
     let gateway_addresses: Vec<SocketAddr> =
         listeners.iter().map(tls::Listener::local_addr).collect();
-    let start = restore(config, &store, first)?;
 
     let (table_writer, table) = SharedTable::new(start.table.as_ref().clone());
     let (changed_tx, changed) = watch::channel(start.table.revision);
@@ -93,7 +93,7 @@ pub async fn build(
     let (presence_tx, presence) = watch::channel(settings::presence(config));
     let (zone_tx, zone) = watch::channel(settings::zone(config));
     let (dns_tx, dns_addresses) = watch::channel(Vec::new());
-    let (peers_tx, peers) = watch::channel(Arc::new(settings::peers(config)));
+    let (peers_tx, peers) = watch::channel(Arc::new(start.peers.clone()));
     let (update_tx, updates) = mpsc::channel(EVENTS);
     let (event_tx, events) = mpsc::channel(EVENTS);
     let (fact_tx, facts) = mpsc::channel(FACTS);
@@ -111,7 +111,7 @@ pub async fn build(
             cluster: config.cluster.clone(),
             replica,
             routes: table.clone(),
-            changed,
+            changed: changed.clone(),
             dialer: dialer.clone(),
             trust: trust.clone(),
             listeners: settings::listeners(config, &gateway_addresses),
@@ -135,7 +135,7 @@ pub async fn build(
         table: table.clone(),
         zone: zone.clone(),
         ready: ready.clone(),
-        draining,
+        draining: draining.clone(),
         source: source_status,
         source_kind: settings::source_kind(config),
     };
@@ -158,15 +158,22 @@ pub async fn build(
         peers: peers_tx,
         metrics: super::metrics::Metrics::register(&registry)?,
     };
-    let feeds = Feeds {
-        source: updates,
-        peering: events,
-        facts,
-        saved,
-        config: live.clone(),
-        cluster: None,
-    };
     let mut tasks = Supervisor::default();
+    let wiring = Wiring {
+        replica,
+        updates: update_tx,
+        table: table.clone(),
+        changed,
+        draining,
+        presence: presence_tx.clone(),
+        gateway: &gateway,
+        trust: trust.clone(),
+        registry: &registry,
+        drain: gateway_drain.clone(),
+    };
+    let Spawned { cluster, siblings } = origin.spawn(&mut tasks, wiring)?;
+    let feeds =
+        Feeds { source: updates, peering: events, facts, saved, config: live.clone(), cluster };
     let planner = Planner::new(start, outlets);
     tasks.spawn("planner", Role::Supporting, planner.run(feeds, gateway_drain.clone()));
     tasks.spawn(
@@ -174,13 +181,11 @@ pub async fn build(
         Role::Supporting,
         saver::run(store, jobs, saved_tx, gateway_drain.clone()),
     );
-    tasks.spawn("source", Role::Supporting, source.run(update_tx, gateway_drain.clone()));
     tasks.spawn("trust", Role::Supporting, trust.run(gateway_drain.clone()));
     tasks.spawn("peering", Role::Supporting, peering.run(control, gateway_drain.clone()));
     for listener in listeners {
-        let (control, data) = (control_tx.clone(), data_tx.clone());
-        // Replicas that share a folder of files do not know of one another.
-        let handlers = tls::Handlers { control, data, sibling: None };
+        let (control, data, sibling) = (control_tx.clone(), data_tx.clone(), siblings.clone());
+        let handlers = tls::Handlers { control, data, sibling };
         tasks.spawn("listener", Role::Supporting, listener.run(handlers, gateway_drain.clone()));
     }
     tasks.spawn("outbound", Role::Serving, gateway.clone().run_outbound(gateway_drain.clone()));
@@ -226,67 +231,6 @@ fn bind_gateways(config: &Config, trust: &tls::Trust) -> Result<Vec<tls::Listene
         tls::Listener::bind(*address, trust.clone(), tls::Limits::default()).map_err(Into::into)
     };
     config.gateway.listen.iter().map(bind).collect()
-}
-
-/// What is known before anything is served: the manifests, the saved state, and a first plan with
-/// every address written down.
-fn restore(
-    config: &Config,
-    store: &Store,
-    first: Vec<crate::catalog::SourceEvent>,
-) -> Result<Start, BuildError> {
-    let now = clock::now();
-    let mut assembly = Assembly::new();
-    assembly.apply(first);
-    let mut saved_peers = saved::load::<saved::SavedPeers>(store, saved::PEERS).unwrap_or_default();
-    let wanted = settings::peer_names(config);
-    let peers = wanted
-        .iter()
-        .map(|peer| {
-            let restored = saved_peers.remove(peer).map(saved::restore_peer);
-            (peer.clone(), restored.unwrap_or_default())
-        })
-        .collect();
-    let mut health = Health::new(health::Config::default());
-    health.set_peers(&wanted, now);
-    let mut addresses = vips::Allocator::new(config.vips.clone(), saved::load_vips(store));
-    let mut inputs = Inputs {
-        cluster: config.cluster.clone(),
-        started: now,
-        locality: config.locality.clone(),
-        network: config.network.clone(),
-        local: Arc::new(LocalCatalog {
-            revision: 1,
-            synced: true,
-            exports: assembly.exports(),
-            refused: assembly.refused().clone(),
-        }),
-        peers,
-        vips: BTreeMap::new(),
-        ports: Arc::default(),
-    };
-    let unaddressed = plan(&inputs, now);
-    for (key, route) in &unaddressed.services {
-        if route.service_type == ServiceType::ClusterSetIp
-            && let Err(error) = addresses.assign(key, clock::wall_ms())
-        {
-            tracing::warn!(service = %key, %error, "no clusterset address");
-        }
-    }
-    if let Err(error) = saved::save(store, saved::VIPS, &addresses.saved()) {
-        tracing::warn!(%error, "clusterset addresses could not be written down; they may differ after a restart");
-    }
-    inputs.vips = addresses.held().map(|(key, ips)| (key.clone(), ips.to_vec())).collect();
-    let mut table = plan(&inputs, now);
-    table.revision = 1;
-    Ok(Start {
-        inputs,
-        assembly,
-        health,
-        addresses: Addressing::Ours(addresses),
-        restored: false,
-        table: Arc::new(table),
-    })
 }
 
 /// Opens DNS when the agent is ready, and serves.

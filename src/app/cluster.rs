@@ -1,15 +1,22 @@
 //! What the own cluster says besides its exports, where Kubernetes is the source.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
+use super::settings;
 use crate::catalog::{Backend, CallerRules, ClusterRules, Export, LocalExport};
-use crate::model::{ClusterId, PortKey, PortNumber, Protocol, ServiceKey};
-use crate::peering::PeerConfig;
+use crate::drain;
+use crate::kubernetes::{ClusterView, GatewayMember};
+use crate::model::{ClusterId, PeerAddress, PortKey, PortNumber, Protocol, ReplicaId, ServiceKey};
+use crate::peering::{PeerConfig, Presence};
 use crate::routes::GatewayPorts;
+use crate::siblings::{Member, SiblingView};
+use crate::tls::Supply;
 
 /// What the planner takes from the cluster.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -93,4 +100,115 @@ impl SavedCluster {
         };
         (self.exports.into_iter().map(restored).collect(), facts)
     }
+}
+
+/// Who hears what the cluster says.
+pub(super) struct Hearers {
+    pub(super) facts: watch::Sender<Arc<ClusterFacts>>,
+    pub(super) presence: watch::Sender<Presence>,
+    pub(super) supply: watch::Sender<Arc<Supply>>,
+    pub(super) members: watch::Sender<Arc<Vec<Member>>>,
+    pub(super) replica: ReplicaId,
+    /// What messages call the own identity.
+    pub(super) identity: PathBuf,
+    /// The port between gateways, the same on every replica.
+    pub(super) gateway_port: u16,
+}
+
+/// Hands on what the cluster says, from the moment all of it has been seen: before that, what an
+/// earlier run knew stays in force.
+pub(super) async fn follow(
+    mut view: watch::Receiver<Arc<ClusterView>>,
+    mut siblings: watch::Receiver<Arc<SiblingView>>,
+    advertise: Vec<PeerAddress>,
+    hearers: Hearers,
+    mut drain: drain::Watch,
+) -> anyhow::Result<()> {
+    loop {
+        let now = Arc::clone(&view.borrow_and_update());
+        if now.synced {
+            hearers.take(&now, &advertise);
+        }
+        let alive = live(&siblings.borrow_and_update(), hearers.replica);
+        hearers.presence.send_if_modified(|presence| {
+            let changed = presence.siblings != alive;
+            presence.siblings = alive;
+            changed
+        });
+        tokio::select! {
+            changed = view.changed() => changed?,
+            changed = siblings.changed() => changed?,
+            () = drain.reached(drain::Phase::Forced) => return Ok(()),
+        }
+    }
+}
+
+impl Hearers {
+    fn take(&self, view: &ClusterView, advertise: &[PeerAddress]) {
+        let facts = ClusterFacts::of(view);
+        self.facts.send_if_modified(|current| replace(current, facts));
+        let port = self.gateway_port;
+        let members = view.gateways.iter().map(|gateway| member(gateway, port)).collect();
+        self.members.send_if_modified(|current| replace(current, members));
+        if advertise.is_empty() {
+            self.presence.send_if_modified(|presence| {
+                let changed = presence.addresses != *view.advertise;
+                presence.addresses.clone_from(&view.advertise);
+                changed
+            });
+        }
+        let own = view.secret.as_deref().and_then(|secret| {
+            let pair = settings::kubernetes::pair(secret, &self.identity);
+            pair.inspect_err(|error| tracing::warn!(%error, "the identity in force stays")).ok()
+        });
+        self.supply.send_if_modified(|current| {
+            // A Secret that is gone, or cannot be read, leaves the identity in force.
+            let own = own.map(Arc::new).or_else(|| current.own.clone());
+            replace(current, settings::kubernetes::supply(own, &view.peers))
+        });
+    }
+}
+
+/// Puts a value in place of another; whether it differs.
+fn replace<T: PartialEq>(current: &mut Arc<T>, value: T) -> bool {
+    let changed = **current != value;
+    if changed {
+        *current = Arc::new(value);
+    }
+    changed
+}
+
+impl ClusterFacts {
+    fn of(view: &ClusterView) -> Self {
+        let imports = view.imports.iter().filter(|(_, import)| !import.foreign);
+        let addressed = imports.filter(|(_, import)| !import.ips.is_empty());
+        let services = view.services.iter().filter(|(_, service)| !service.foreign);
+        let ports = services.flat_map(|(key, service)| {
+            let of = move |(port, gateway): (&PortKey, &PortNumber)| {
+                ((port.protocol, *gateway), (key.clone(), *port))
+            };
+            service.ports.iter().map(of)
+        });
+        Self {
+            addresses: addressed.map(|(key, import)| (key.clone(), import.ips.clone())).collect(),
+            ports: Arc::new(ports.collect()),
+            peers: settings::kubernetes::peers_of_objects(&view.peers),
+            bundles: settings::kubernetes::supply(None, &view.peers).peers,
+        }
+    }
+}
+
+fn member(gateway: &GatewayMember, port: u16) -> Member {
+    let at = gateway.addresses.iter().map(|address| SocketAddr::new(*address, port));
+    Member { name: gateway.name.clone(), uid: gateway.uid.clone(), addresses: at.collect() }
+}
+
+/// The other replicas that answer.
+fn live(view: &SiblingView, own: ReplicaId) -> Vec<ReplicaId> {
+    view.siblings
+        .values()
+        .filter(|s| s.is_alive())
+        .filter_map(|s| s.replica)
+        .filter(|id| *id != own)
+        .collect()
 }

@@ -7,11 +7,14 @@
 mod build;
 mod cluster;
 mod compare;
+mod director;
 mod metrics;
+mod origin;
 mod planner;
 mod saved;
 mod saver;
 mod settings;
+mod start;
 mod status;
 mod supervise;
 

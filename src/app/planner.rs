@@ -122,8 +122,10 @@ pub(super) struct Planner {
     catalogs_saved: Instant,
     cluster_changed: bool,
     cluster_saved: Instant,
-    /// What is served came from an earlier run; the source has not said yet what there is.
+    /// What is served at first came from an earlier run, before the source said what there is.
     restored: bool,
+    /// Since when it is known which peers there are.
+    peers_known: Option<Instant>,
     out: Outlets,
 }
 
@@ -140,6 +142,8 @@ impl Planner {
     /// A planner that goes on from what was planned before the table was first published.
     pub(super) fn new(start: Start, out: Outlets) -> Self {
         let now = clock::now();
+        let known = start.restored || matches!(start.addresses, Addresses::Ours(_));
+        let peers_known = known.then_some(start.inputs.started);
         Self {
             inputs: start.inputs,
             assembly: start.assembly,
@@ -157,6 +161,7 @@ impl Planner {
             cluster_changed: false,
             cluster_saved: now,
             restored: start.restored,
+            peers_known,
             out,
         }
     }
@@ -279,6 +284,7 @@ impl Planner {
             self.take_peers(&facts.peers);
         }
         self.addresses = Addresses::Clusters(facts);
+        self.peers_known.get_or_insert_with(clock::now);
         self.cluster_changed = true;
     }
 
@@ -522,8 +528,9 @@ impl Planner {
         if *self.out.ready.borrow() || !(self.inputs.local.synced || self.restored) {
             return;
         }
+        let Some(since) = self.peers_known else { return };
         let known = self.inputs.peers.values().all(|peer| peer.revision > 0);
-        if known || clock::now() >= self.inputs.started + SYNC_PATIENCE {
+        if known || clock::now() >= since + SYNC_PATIENCE {
             tracing::info!(services = self.table.services.len(), "ready");
             self.out.ready.send_replace(true);
             self.release_unused();
@@ -555,6 +562,8 @@ pub(super) struct Start {
     pub(super) assembly: Assembly,
     pub(super) health: Health,
     pub(super) addresses: Addresses,
+    /// The peers that are known before anything runs.
+    pub(super) peers: Vec<peering::PeerConfig>,
     /// Whether the exports are those of an earlier run.
     pub(super) restored: bool,
     pub(super) table: Arc<RouteTable>,

@@ -1,6 +1,5 @@
 //! From the one checked configuration to each module's own.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the agent does not run by Kubernetes yet"))]
 pub(super) mod kubernetes;
 
 use std::collections::BTreeSet;
@@ -60,7 +59,11 @@ pub(super) fn admin(config: &Config) -> admin::Config {
 }
 
 pub(super) fn gateway(config: &Config) -> gateway::Config {
-    gateway::Config { outbound: config.gateway.outbound, ..gateway::Config::default() }
+    let listen_on = match config.source {
+        Source::Files(_) => gateway::ListenOn::Vips,
+        Source::Kubernetes(_) => gateway::ListenOn::Ports,
+    };
+    gateway::Config { outbound: config.gateway.outbound, listen_on, ..gateway::Config::default() }
 }
 
 pub(super) fn peering(

@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::ask::Listing;
 use crate::commands::output::Format;
+use crate::config::Pod;
 use crate::model::{ClusterId, DnsName};
 use crate::wire::control::{PROTOCOL_MAX, PROTOCOL_MIN};
 
@@ -224,6 +225,15 @@ pub struct TrustShowArgs {
     /// How the answer is written
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub output: Format,
+}
+
+/// What the downward API says of the pod we run in; nothing outside of one.
+///
+/// # Errors
+/// A variable is set to what is no namespace or no address; the text names it.
+#[allow(clippy::disallowed_methods, reason = "the one place where the environment is read")]
+pub fn pod() -> Result<Pod, String> {
+    Pod::read(|name| std::env::var(name).ok())
 }
 
 impl AskArgs {

@@ -8,12 +8,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
 use super::{Exit, complain};
-use crate::config::{Config, reload};
+use crate::config::{Config, Pod, reload};
 use crate::{app, drain, telemetry};
 
 /// Runs the agent of a configuration file until SIGTERM or SIGINT, then drains. The file is
 /// watched: what applies live is taken while it runs.
-pub async fn run(path: &Path) -> Exit {
+pub async fn run(path: &Path, pod: &Pod) -> Exit {
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(errors) => {
@@ -21,7 +21,7 @@ pub async fn run(path: &Path) -> Exit {
             return Exit::Usage;
         }
     };
-    match serve(path, Arc::new(config)).await {
+    match serve(path, Arc::new(config), pod).await {
         Ok(()) => Exit::Good,
         Err(error) => {
             complain(&format_args!("{error:#}"));
@@ -30,11 +30,15 @@ pub async fn run(path: &Path) -> Exit {
     }
 }
 
-async fn serve(path: &Path, config: Arc<Config>) -> anyhow::Result<()> {
+async fn serve(path: &Path, config: Arc<Config>, pod: &Pod) -> anyhow::Result<()> {
     let log = telemetry::init_log(&config.log.filter, config.log.format)?;
     let mut signals = Signals::listen()?;
     let (watcher, watched) = reload::watch(path.to_owned(), Arc::clone(&config));
-    let mut running = app::build(&config, watched.configs.clone()).await?;
+    // With the API server away and no identity at hand, a start may take long.
+    let mut running = tokio::select! {
+        running = app::build(&config, watched.configs.clone(), pod) => running?,
+        () = signals.next() => anyhow::bail!("ended by a signal before it had started"),
+    };
     running.show_config(watched.status);
     tracing::info!(
         cluster = %config.cluster,

@@ -268,6 +268,7 @@ impl Hub {
             let sibling = Sibling {
                 name: entry.member.name.clone(),
                 addresses: entry.member.addresses.clone(),
+                replica: entry.life.replica(),
                 condition: entry.life.condition(),
                 open: Arc::clone(entry.life.open()),
                 draining: entry.life.is_draining(),
@@ -278,6 +279,7 @@ impl Hub {
             let sibling = Sibling {
                 name: member.name.clone(),
                 addresses: member.addresses.clone(),
+                replica: Some(self.siblings.config.replica),
                 condition: Condition::Alive,
                 open: Arc::clone(&self.siblings.open.borrow()),
                 draining,

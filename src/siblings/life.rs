@@ -79,6 +79,10 @@ impl Life {
         self.condition
     }
 
+    pub(super) fn replica(&self) -> Option<ReplicaId> {
+        self.replica
+    }
+
     pub(super) fn open(&self) -> &Arc<OpenPorts> {
         &self.open
     }

@@ -77,6 +77,8 @@ pub struct Sibling {
     pub name: Box<str>,
     /// Where its gateway port is.
     pub addresses: Vec<SocketAddr>,
+    /// Its process; `None` before it was heard.
+    pub replica: Option<ReplicaId>,
     /// Whether it lives.
     pub condition: Condition,
     /// The allocated ports that it said were open when it was last heard; none before that, nor

@@ -18,7 +18,7 @@ use tokio::sync::{oneshot, watch};
 use crate::admin::json::{ServiceJson, StateJson};
 use crate::app;
 use crate::commands::client::Admin;
-use crate::config::Config;
+use crate::config::{Config, Pod};
 use crate::testing::trust;
 
 /// How long a condition may take to come true before the test gives up.
@@ -295,7 +295,7 @@ impl Agent {
         let (stop_tx, stop) = oneshot::channel::<()>();
         let (ended_tx, ended) = oneshot::channel();
         runtime.spawn(async move {
-            match app::build(&config, live).await {
+            match app::build(&config, live, &Pod::default()).await {
                 Ok(running) => {
                     let _told = started_tx.send(Ok(running.addresses().clone()));
                     let end = running.until(async { drop(stop.await) }).await;

@@ -23,7 +23,7 @@ pub(super) const BUNDLE: &str = "ca.crt";
 
 /// A certificate with its key, as a Secret holds them. If the certificate is an authority's, each
 /// replica issues its own leaves from it; else it is the leaf. The key is wiped when dropped.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Pair {
     /// `tls.crt`, PEM.
     pub certificate: Vec<u8>,

@@ -10,7 +10,7 @@ use super::pair::Pair;
 use crate::model::ClusterId;
 
 /// The own identity and the bundles of the peers, whole: what is missing was taken away.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Supply {
     /// The own identity; `None`: it cannot be read now, and the last good one stays.
     pub own: Option<Arc<Pair>>,
