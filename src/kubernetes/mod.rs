@@ -17,6 +17,7 @@ mod kinds;
 mod lease;
 mod mirror;
 mod source;
+mod state;
 mod view;
 mod watch;
 mod writer;
