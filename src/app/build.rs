@@ -140,8 +140,7 @@ pub async fn build(
     let dns_metrics = dns::Metrics::register(&registry)?;
     // Opened only when synced, but an address that cannot be had must refuse the start.
     drop(dns::Server::bind(dns_config.clone(), table.clone(), dns_metrics.clone())?);
-    let admin_address = admin.local_addr();
-    let probes = admin.probes_addr();
+    let (admin_address, probes) = (admin.local_addr(), admin.probes_addr());
 
     let outlets = Outlets {
         table: table_writer,
@@ -166,10 +165,9 @@ pub async fn build(
     tasks.spawn("source", Role::Supporting, source.run(update_tx, gateway_drain.clone()));
     tasks.spawn("trust", Role::Supporting, trust.run(gateway_drain.clone()));
     tasks.spawn("peering", Role::Supporting, peering.run(control, gateway_drain.clone()));
+    let handlers = tls::Handlers { control: control_tx, data: data_tx, sibling: None };
     for listener in listeners {
-        let (control, data) = (control_tx.clone(), data_tx.clone());
-        // Replicas that share a folder of files do not know of one another.
-        let handlers = tls::Handlers { control, data, sibling: None };
+        let handlers = handlers.clone();
         tasks.spawn("listener", Role::Supporting, listener.run(handlers, gateway_drain.clone()));
     }
     tasks.spawn("outbound", Role::Serving, gateway.clone().run_outbound(gateway_drain.clone()));
