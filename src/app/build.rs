@@ -94,6 +94,7 @@ pub async fn build(
     let (zone_tx, zone) = watch::channel(settings::zone(config));
     let (dns_tx, dns_addresses) = watch::channel(Vec::new());
     let (peers_tx, peers) = watch::channel(Arc::new(start.peers.clone()));
+    let (gateways_tx, gateways) = watch::channel(Arc::default());
     let (update_tx, updates) = mpsc::channel(EVENTS);
     let (event_tx, events) = mpsc::channel(EVENTS);
     let (fact_tx, facts) = mpsc::channel(FACTS);
@@ -115,7 +116,7 @@ pub async fn build(
             dialer: dialer.clone(),
             trust: trust.clone(),
             listeners: settings::listeners(config, &gateway_addresses),
-            gateways: watch::channel(Arc::default()).1,
+            gateways,
             facts: fact_tx,
             metrics: gateway::Metrics::register(&registry)?,
         },
@@ -144,8 +145,7 @@ pub async fn build(
     let dns_metrics = dns::Metrics::register(&registry)?;
     // Opened only when synced, but an address that cannot be had must refuse the start.
     drop(dns::Server::bind(dns_config.clone(), table.clone(), dns_metrics.clone())?);
-    let admin_address = admin.local_addr();
-    let probes = admin.probes_addr();
+    let (admin_address, probes) = (admin.local_addr(), admin.probes_addr());
 
     let outlets = Outlets {
         table: table_writer,
@@ -167,6 +167,7 @@ pub async fn build(
         draining,
         presence: presence_tx.clone(),
         gateway: &gateway,
+        gateways: gateways_tx,
         trust: trust.clone(),
         registry: &registry,
         drain: gateway_drain.clone(),
@@ -183,9 +184,9 @@ pub async fn build(
     );
     tasks.spawn("trust", Role::Supporting, trust.run(gateway_drain.clone()));
     tasks.spawn("peering", Role::Supporting, peering.run(control, gateway_drain.clone()));
+    let handlers = tls::Handlers { control: control_tx, data: data_tx, sibling: siblings };
     for listener in listeners {
-        let (control, data, sibling) = (control_tx.clone(), data_tx.clone(), siblings.clone());
-        let handlers = tls::Handlers { control, data, sibling };
+        let handlers = handlers.clone();
         tasks.spawn("listener", Role::Supporting, listener.run(handlers, gateway_drain.clone()));
     }
     tasks.spawn("outbound", Role::Serving, gateway.clone().run_outbound(gateway_drain.clone()));

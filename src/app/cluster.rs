@@ -1,6 +1,6 @@
 //! What the own cluster says besides its exports, where Kubernetes is the source.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -108,6 +108,7 @@ pub(super) struct Hearers {
     pub(super) presence: watch::Sender<Presence>,
     pub(super) supply: watch::Sender<Arc<Supply>>,
     pub(super) members: watch::Sender<Arc<Vec<Member>>>,
+    pub(super) gateways: watch::Sender<Arc<BTreeSet<IpAddr>>>,
     pub(super) replica: ReplicaId,
     /// What messages call the own identity.
     pub(super) identity: PathBuf,
@@ -149,6 +150,9 @@ impl Hearers {
         self.facts.send_if_modified(|current| replace(current, facts));
         let port = self.gateway_port;
         let members = view.gateways.iter().map(|gateway| member(gateway, port)).collect();
+        let addresses = view.gateways.iter().flat_map(|gateway| gateway.addresses.iter().copied());
+        let addresses: BTreeSet<IpAddr> = addresses.collect();
+        self.gateways.send_if_modified(|current| replace(current, addresses));
         self.members.send_if_modified(|current| replace(current, members));
         if advertise.is_empty() {
             self.presence.send_if_modified(|presence| {

@@ -1,5 +1,7 @@
 //! The source of truth and what hangs on it: a directory of manifests, or a cluster.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -71,6 +73,8 @@ pub(super) struct Wiring<'a> {
     pub(super) draining: watch::Receiver<bool>,
     pub(super) presence: watch::Sender<peering::Presence>,
     pub(super) gateway: &'a Gateway,
+    /// Takes the addresses of all replicas: none is a backend.
+    pub(super) gateways: watch::Sender<Arc<BTreeSet<IpAddr>>>,
     pub(super) trust: tls::Trust,
     pub(super) registry: &'a Registry,
     pub(super) drain: drain::Watch,
@@ -246,6 +250,7 @@ impl Cluster {
             presence,
             supply: self.supply,
             members: members_tx,
+            gateways: wiring.gateways,
             replica: wiring.replica,
             identity: self.identity,
             gateway_port: self.config.gateway.listen.first().map_or(0, |at| at.port()),

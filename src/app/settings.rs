@@ -2,29 +2,20 @@
 
 pub(super) mod kubernetes;
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
 use crate::config::{Config, Source};
-use crate::model::{ClusterId, ReplicaId};
+use crate::model::ReplicaId;
 use crate::zone::ZoneConfig;
-use crate::{admin, dns, files, gateway, peering, tls};
+use crate::{admin, dns, gateway, peering, tls};
 
 pub(super) fn trust(config: &Config) -> tls::Config {
     tls::Config {
         cluster: config.cluster.clone(),
         clusterset: config.clusterset.clone(),
         dir: config.trust_dir.clone().unwrap_or_default(),
-    }
-}
-
-/// Where the source is a directory of manifests.
-pub(super) fn files(config: &Config) -> Option<files::Config> {
-    match &config.source {
-        Source::Files(dir) => Some(files::Config { dir: dir.clone() }),
-        Source::Kubernetes(_) => None,
     }
 }
 
@@ -101,10 +92,6 @@ pub(super) fn peers(config: &Config) -> Vec<peering::PeerConfig> {
             namespaces: peer.namespaces.clone(),
         })
         .collect()
-}
-
-pub(super) fn peer_names(config: &Config) -> BTreeSet<ClusterId> {
-    config.peers.iter().map(|peer| peer.cluster.clone()).collect()
 }
 
 /// Every address this process listens on.

@@ -92,8 +92,8 @@ impl Hub {
             }
             self.judge(now);
             self.publish(draining);
-            let wake = self.entries.values().filter_map(|entry| entry.life.deadline()).min();
-            let wake = wake.map_or(rounds.next(), |wake| wake.min(rounds.next()));
+            let deadlines = self.entries.values().filter_map(|entry| entry.life.deadline());
+            let wake = deadlines.fold(rounds.next(), Instant::min);
             tokio::select! {
                 biased;
                 () = forced.reached(Phase::Forced) => return,

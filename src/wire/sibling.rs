@@ -149,7 +149,7 @@ impl State {
             (0_u32..).zip(bits.iter()).flat_map(move |(octet, bits)| {
                 let set = (0_u32..8).filter(move |bit| bits >> bit & 1 == 1);
                 set.filter_map(move |bit| {
-                    PortNumber::new((octet * 8 + bit).into()).ok().map(|port| (protocol, port))
+                    PortNumber::new(octet * 8 + bit).ok().map(|port| (protocol, port))
                 })
             })
         }))
