@@ -1,4 +1,5 @@
 mod bench;
+mod budget;
 mod desk;
 mod fixtures;
 mod late;

@@ -270,8 +270,7 @@ async fn nothing_is_written_before_the_mirror_is_synced_or_for_names_never_heard
     let (events, _speaker) = crate::kubernetes::events::channel("portolan-0".into());
     let tenure = Arc::new(crate::kubernetes::lease::Tenure::default());
     tenure.renewed(bench.now);
-    let metrics =
-        super::super::WriterMetrics::register(&prometheus::Registry::new()).unwrap();
+    let metrics = super::super::WriterMetrics::register(&prometheus::Registry::new()).unwrap();
     bench.desk = super::super::desk::Desk::new(
         Arc::clone(&bench.clients),
         Arc::clone(&bench.mirror),
