@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::ask::Listing;
 use crate::commands::output::Format;
+use crate::config::Pod;
 use crate::model::{ClusterId, DnsName};
 use crate::wire::control::{PROTOCOL_MAX, PROTOCOL_MIN};
 
@@ -26,6 +27,15 @@ pub fn version() -> &'static str {
         format!("{version} (git {id}, protocol {PROTOCOL_MIN} to {PROTOCOL_MAX})")
     });
     &VERSION
+}
+
+/// What the downward API tells a pod about itself.
+///
+/// # Errors
+/// A variable is set to what it cannot be; the text names it.
+#[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+pub fn pod() -> Result<Pod, String> {
+    Pod::read(|name| std::env::var(name).ok())
 }
 
 const ABOUT: &str = "\
