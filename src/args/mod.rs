@@ -29,6 +29,15 @@ pub fn version() -> &'static str {
     &VERSION
 }
 
+/// What the downward API tells a pod about itself.
+///
+/// # Errors
+/// A variable is set to what it cannot be; the text names it.
+#[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+pub fn pod() -> Result<Pod, String> {
+    Pod::read(|name| std::env::var(name).ok())
+}
+
 const ABOUT: &str = "\
 A multi-cluster service mesh: one name for a service in every cluster, answered by the nearest \
 healthy place, over mutual TLS; no sidecar, no CNI condition, no hub.";
