@@ -28,6 +28,8 @@ pub struct Merged {
     pub session_affinity: SessionAffinity,
     /// The oldest export's that names any; empty if none does.
     pub ip_families: Vec<IpFamily>,
+    /// Those of all exports together, ascending: what some endpoint of it speaks.
+    pub all_families: Vec<IpFamily>,
     /// The oldest export's, verbatim.
     pub internal_traffic_policy: Option<Box<str>>,
     /// The oldest export's, verbatim.
@@ -161,6 +163,7 @@ pub fn merge(own: Option<&ClusterId>, claims: &[Claim<'_>]) -> Option<Merged> {
         ports: join_ports(&claims),
         session_affinity: oldest.session_affinity,
         ip_families: families(&claims).map(|(_, set)| set.to_vec()).unwrap_or_default(),
+        all_families: all_families(&claims),
         internal_traffic_policy: oldest.internal_traffic_policy.clone(),
         traffic_distribution: oldest.traffic_distribution.clone(),
         labels: oldest.labels.clone(),
@@ -193,6 +196,11 @@ fn join_ports(claims: &[Claim<'_>]) -> Vec<PortSpec> {
 fn families<'a>(claims: &[Claim<'a>]) -> Option<(usize, &'a [IpFamily])> {
     let mut named = claims.iter().map(|claim| claim.export.ip_families.as_slice()).enumerate();
     named.find(|(_, families)| !families.is_empty())
+}
+
+fn all_families(claims: &[Claim<'_>]) -> Vec<IpFamily> {
+    let named = claims.iter().flat_map(|claim| &claim.export.ip_families);
+    named.copied().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Where claims, sorted by precedence, say something else than the first.

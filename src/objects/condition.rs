@@ -28,6 +28,9 @@ impl ConditionStatus {
     }
 }
 
+/// What a condition says: status, reason, message.
+pub(super) type Says = (ConditionStatus, String, String);
+
 /// One condition of a status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
@@ -45,7 +48,35 @@ pub struct Condition {
     pub last_transition: i64,
 }
 
+/// The longest message the API takes, in characters (`metav1.Condition`).
+const MAX_MESSAGE: usize = 32_768;
+
 impl Condition {
+    /// A condition as it stands at `now_ms` (Unix milliseconds): its time is that of the one it
+    /// replaces among `before`, unless its status moved.
+    pub(super) fn next(
+        kind: &str,
+        (status, reason, message): Says,
+        before: &[Self],
+        observed_generation: Option<i64>,
+        now_ms: i64,
+    ) -> Self {
+        let same = before.iter().find(|old| *old.kind == *kind && old.status == status);
+        let message = match message.char_indices().nth(MAX_MESSAGE) {
+            Some((end, _)) => message[..end].into(),
+            None => message.into_boxed_str(),
+        };
+        Self {
+            kind: kind.into(),
+            status,
+            reason: reason.into(),
+            message,
+            observed_generation,
+            last_transition: same
+                .map_or_else(|| now_ms.div_euclid(1000), |old| old.last_transition),
+        }
+    }
+
     /// As in a status.
     #[must_use]
     pub fn to_json(&self) -> Value {

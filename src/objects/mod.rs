@@ -10,16 +10,25 @@
 //! write, which names are looked at.
 
 mod condition;
+mod desired;
+mod exported;
 mod import;
 mod json;
 mod labels;
+mod layout;
 mod object;
 mod observed;
 mod peer;
+mod ports;
+mod ready;
 mod service;
 mod slice;
+mod slices;
+#[cfg(test)]
+mod tests;
 
 pub use condition::{Condition, ConditionStatus};
+pub use desired::{Case, desired};
 pub use import::{ImportSpec, ImportStatus, ServiceImport};
 pub use labels::{
     ANNOTATION_PORTS, LABEL_MANAGED_BY, LABEL_MCS_SERVICE, LABEL_SERVICE, LABEL_SLICE_MANAGED_BY,
@@ -31,5 +40,6 @@ pub use observed::{
     SERVICE_LINGERS, World,
 };
 pub use peer::PeerStatus;
+pub use ports::{Exhausted, PORT_RESTS, PortBook};
 pub use service::DerivedService;
 pub use slice::EndpointSlice;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::condition::Condition;
 use super::object::{McsVersion, Object};
 use crate::catalog::IpFamily;
-use crate::model::{ClusterId, PortKey, PortNumber, Protocol, ServiceKey};
+use crate::model::{PortKey, PortNumber, Protocol, ServiceKey};
 
 /// How long the derived Service stays, empty, after its import went: nobody who still has its
 /// address from DNS reaches somebody else there.
@@ -19,12 +19,8 @@ pub const SERVICE_LINGERS: Duration = Duration::from_secs(30);
 /// The own cluster, the same for every name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct World {
-    /// Its id.
-    pub cluster: ClusterId,
     /// The families of its Services, the default one first.
     pub families: Vec<IpFamily>,
-    /// Its `network`; empty is shared with nobody.
-    pub network: Box<str>,
     /// The version of the Multi-Cluster Services API in use.
     pub mcs: McsVersion,
     /// The pods of the gateway.
@@ -130,6 +126,12 @@ pub struct ExportStatus {
 }
 
 impl ExportStatus {
+    /// Whether the export has this status already: then it need not be written.
+    #[must_use]
+    pub fn is_on(&self, export: &ObservedExport) -> bool {
+        self.uid == export.uid && self.conditions == export.conditions
+    }
+
     /// As under `status`.
     #[must_use]
     pub fn to_json(&self) -> Value {

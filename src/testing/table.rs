@@ -125,6 +125,7 @@ pub fn import(ports: &[&str]) -> Merged {
         ports: ports.iter().map(|text| port(text)).collect(),
         session_affinity: SessionAffinity::None,
         ip_families: Vec::new(),
+        all_families: Vec::new(),
         internal_traffic_policy: None,
         traffic_distribution: None,
         labels: BTreeMap::new(),

@@ -135,9 +135,21 @@ fn each_field_is_the_oldest_ones_and_its_conflict_is_told() {
         change(&mut new);
         let got = merged(&[new.clone(), old.clone(), new.clone()]);
         assert_eq!(told(&got), [(reason, "b", 2)]);
-        let plain = Merged { conflicts: vec![], clusters: vec![], ..merged(&[old]) };
-        assert_eq!(Merged { conflicts: vec![], clusters: vec![], ..got }, plain, "{reason}");
+        let agreed =
+            |merged| Merged { conflicts: vec![], clusters: vec![], all_families: vec![], ..merged };
+        assert_eq!(agreed(got), agreed(merged(&[old])), "{reason}");
     }
+}
+
+#[test]
+fn the_families_of_all_are_joined_whoever_wins() {
+    let with = |created, families: &[IpFamily]| Export {
+        ip_families: families.to_vec(),
+        ..made(created, &[])
+    };
+    let got = merged(&[with(2, &[IpFamily::V4]), with(1, &[IpFamily::V6]), with(3, &[])]);
+    assert_eq!(got.ip_families, [IpFamily::V6]);
+    assert_eq!(got.all_families, [IpFamily::V4, IpFamily::V6]);
 }
 
 #[test]

@@ -1,0 +1,7 @@
+//! Tables and properties of what should exist.
+
+mod conditions;
+mod json;
+mod scene;
+mod settle;
+mod slices;
