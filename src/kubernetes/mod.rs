@@ -18,6 +18,7 @@ mod kinds;
 mod lease;
 mod mirror;
 mod source;
+mod state;
 mod view;
 mod watch;
 mod writer;

@@ -1,5 +1,7 @@
 //! What the cluster tells besides exports.
 
+mod keep;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -8,6 +10,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use zeroize::Zeroizing;
 
+pub(super) use self::keep::{Held, View};
 use crate::catalog::{IpFamily, NamespaceRules};
 use crate::model::{ClusterId, Namespace, PeerAddress, ServiceKey};
 use crate::objects::{

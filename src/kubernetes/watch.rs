@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use http_body_util::BodyExt;
-use kube::client::Body;
 use kube::core::Request;
 use kube::core::params::{ListParams, WatchParams};
 use serde::Deserialize;
@@ -34,8 +33,6 @@ const PAGE: u32 = 500;
 const MAX_OBJECTS: usize = 500_000;
 /// The longest event: an object with what stands around it, in octets.
 const MAX_EVENT_OCTETS: usize = MAX_OBJECT_OCTETS + 1024;
-/// How much later than it promised the server may end a watch.
-const GRACE: Duration = Duration::from_secs(5);
 /// The longest pause that a server may ask for.
 const MAX_ASKED_PAUSE: Duration = Duration::from_secs(60);
 
@@ -44,6 +41,8 @@ const MAX_ASKED_PAUSE: Duration = Duration::from_secs(60);
 pub(super) struct Timing {
     /// After that the server is to end a watch; whole seconds.
     pub(super) watch: Duration,
+    /// How much later than that it may do so.
+    pub(super) grace: Duration,
     /// Until the head of an answer.
     pub(super) answer: Duration,
     /// Until a page of a list is whole.
@@ -60,6 +59,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             watch: Duration::from_secs(60),
+            grace: Duration::from_secs(5),
             answer: Duration::from_secs(10),
             page: Duration::from_secs(30),
             absent: Duration::from_secs(30),
@@ -89,7 +89,7 @@ pub(super) enum Heard {
 #[derive(Debug)]
 pub(super) enum Change {
     /// It is so now.
-    Put(Item),
+    Put(Box<Item>),
     /// It went, at that version.
     Gone { name: Name, version: Box<str> },
 }
@@ -125,6 +125,8 @@ enum End {
     Over,
     /// The server, or something between, cut it short.
     Short,
+    /// The server did not end it when it should have: the connection is dead.
+    Silent,
 }
 
 #[derive(Deserialize)]
@@ -184,6 +186,10 @@ impl Watcher {
             };
             let pause = match outcome {
                 Ok(End::Over) => continue,
+                Ok(End::Silent) => {
+                    self.fell_silent().await;
+                    continue;
+                }
                 Ok(End::Short) => self.backoff.pause(),
                 Err(trouble) => self.meet(trouble).await,
             };
@@ -227,12 +233,17 @@ impl Watcher {
         tracing::debug!(kind = resource.kind(), ?pause, "{what}");
         self.down = true;
         self.say(Heard::Down { resource, what }).await;
-        if std::mem::take(&mut self.mute) {
-            self.mute = true;
-            // The deadline of the silent watch has been pause enough.
-            return asked;
-        }
         pause
+    }
+
+    /// Takes note of a watch that outlived its deadline. Its silence has been pause enough.
+    async fn fell_silent(&mut self) {
+        let trouble = Trouble::timeout("watch", self.timing.watch + self.timing.grace);
+        self.metrics.count(trouble.reason);
+        self.mute = true;
+        self.down = true;
+        let what = trouble.advice(self.resource);
+        self.say(Heard::Down { resource: self.resource, what }).await;
     }
 
     async fn say(&self, heard: Heard) {
@@ -244,11 +255,6 @@ impl Watcher {
         if std::mem::take(&mut self.down) {
             self.say(Heard::Up { resource: self.resource }).await;
         }
-    }
-
-    fn calm(&mut self) {
-        self.backoff.reset();
-        self.lost = false;
     }
 
     fn api(&self) -> (Request, &'static str) {
@@ -316,7 +322,7 @@ impl Watcher {
         };
         let request = api.watch(&params, &from).map_err(|error| Trouble::answer(&error))?;
         let began = clock::now();
-        let deadline = (began + self.timing.watch + GRACE).into();
+        let deadline = (began + self.timing.watch + self.timing.grace).into();
         let mut body = call::begin(&self.clients.watch, request, &self.timing, "watch").await?;
         if !self.mute {
             self.up().await;
@@ -324,8 +330,7 @@ impl Watcher {
         let mut buffer = BytesMut::new();
         loop {
             let Ok(next) = timeout_at(deadline, body.frame()).await else {
-                self.mute = true;
-                return Err(Trouble::timeout("watch", self.timing.watch + GRACE));
+                return Ok(End::Silent);
             };
             let whole = match next {
                 Some(Ok(frame)) => {
@@ -341,7 +346,8 @@ impl Watcher {
             };
             let lived = clock::now().saturating_duration_since(began);
             if lived >= self.timing.watch / 2 {
-                self.calm();
+                self.backoff.reset();
+                self.lost = false;
             }
             if !buffer.is_empty() || matches!(whole, Some(End::Over)) {
                 self.mute = false;
@@ -396,7 +402,7 @@ impl Watcher {
             "ADDED" | "MODIFIED" => {
                 if let Some(item) = self.item(event.object) {
                     self.advance(&item.version);
-                    changes.push(Change::Put(item));
+                    changes.push(Change::Put(item.into()));
                 }
             }
             "DELETED" => {

@@ -11,8 +11,9 @@ use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use super::text::{
-    BareHead, Conditions, EndpointText, ExportText, Head, ImportText, Ingress, Metadata,
-    NamespaceText, PeerText, PropertyText, SecretText, ServiceText, SliceText,
+    AddressType, BareHead, Conditions, EndpointText, ExportText, Head, ImportText, Ingress,
+    Metadata, NamespaceText, PeerText, PropertyText, SecretText, ServicePort, ServiceSpec,
+    ServiceStatus, ServiceText, SliceText,
 };
 use super::{Name, Resource};
 use crate::catalog::{
@@ -181,20 +182,11 @@ impl Decoder {
         let name = &*object.name.name;
         let is_default = namespace.as_str() == "default" && name == "kubernetes";
         let seen = if namespace == self.namespace && *name == *self.gateway_service {
-            let port = spec
-                .ports
-                .iter()
-                .find(|port| protocol(port.protocol.as_deref()) == Some(Protocol::Tcp));
-            let ingress = status.load_balancer.ingress.iter();
-            let port = port.map(|port| port.port);
-            Some(Seen::Gateway(
-                port.map(|port| ingress.filter_map(|at| at.address(port)).collect())
-                    .unwrap_or_default(),
-            ))
+            Some(Seen::Gateway(advertised(&spec, &status)))
         } else if is_default {
             listed.first().map(|family| Seen::Default(*family))
         } else if name.starts_with(DERIVED_PREFIX) {
-            Some(Seen::Taken(namespace.clone(), observed))
+            Some(Seen::Taken(namespace, observed))
         } else {
             None
         };
@@ -217,7 +209,11 @@ impl Decoder {
             .map_err(|error| format!("label {LABEL_SLICE_SERVICE}: {error}"))?;
         let namespace = object.namespace()?;
         let is_gateway = namespace == self.namespace && *service.as_str() == *self.gateway_service;
-        let slice: SliceText = object.parse()?;
+        let slice: SliceText = match object.parse() {
+            Ok(slice) => slice,
+            Err(_) if object.is_of_names() => return Ok(Decoded::default()),
+            Err(why) => return Err(why),
+        };
         if slice.address_type.as_deref().and_then(family).is_none() {
             return Ok(Decoded::default());
         }
@@ -230,8 +226,9 @@ impl Decoder {
             else {
                 continue;
             };
-            let port = PortSpecText { name: port.name, protocol, number }.check()?;
-            ports.push(SlicePort { name: port.0, protocol, port: port.1 });
+            let name = port.name.unwrap_or_default();
+            let number = port_number(&name, number)?;
+            ports.push(SlicePort { name, protocol, port: number });
         }
         let endpoints = slice.endpoints.into_iter().map(endpoint).collect();
         let object = SliceObject { service: ServiceKey::new(namespace, service), ports, endpoints };
@@ -250,31 +247,19 @@ impl Decoder {
         if cluster == self.cluster {
             return Err(format!("'{cluster}' is this cluster; remove the Peer"));
         }
-        let each = |field: &str, text: &str, error: &dyn fmt::Display| {
-            format!("spec.{field}: '{}': {error}", shown(text))
-        };
-        let address = |text: &Box<str>| {
-            PeerAddress::parse(text).map_err(|error| each("addresses", text, &error))
-        };
-        let network =
-            |text: &Box<str>| text.parse().map_err(|error| each("networks", text, &error));
         let namespaces = match spec.import.namespaces {
-            None => NamespaceRules::Any,
-            Some(listed) if listed.iter().any(|name| **name == *"*") => NamespaceRules::Any,
-            Some(listed) => {
-                let parse = |text: &Box<str>| {
-                    Namespace::parse(text).map_err(|error| each("import.namespaces", text, &error))
-                };
-                NamespaceRules::Only(listed.iter().map(parse).collect::<Result<_, _>>()?)
-            }
+            Some(listed) if listed.iter().all(|name| **name != *"*") => NamespaceRules::Only(
+                each("import.namespaces", &listed, Namespace::parse)?.into_iter().collect(),
+            ),
+            _ => NamespaceRules::Any,
         };
         let peer = PeerSpec {
             name: object.name.name.clone(),
             uid: object.uid.into(),
             generation: object.head.generation,
             cluster,
-            addresses: spec.addresses.iter().map(address).collect::<Result<_, _>>()?,
-            networks: spec.networks.iter().map(network).collect::<Result<_, _>>()?,
+            addresses: each("addresses", &spec.addresses, PeerAddress::parse)?,
+            networks: each("networks", &spec.networks, str::parse)?,
             bundle: spec.bundle.filter(|pem| !pem.trim().is_empty()).map(Into::into),
             namespaces,
             trust_policy: spec.trust_policy.unwrap_or(true),
@@ -312,6 +297,12 @@ struct Sent<'a> {
 impl Sent<'_> {
     fn parse<'de, T: Deserialize<'de>>(&'de self) -> Result<T, String> {
         serde_json::from_str(self.text).map_err(|error| unreadable(&error))
+    }
+
+    /// Whether it is a slice whose addresses are not IP addresses.
+    fn is_of_names(&self) -> bool {
+        self.parse::<AddressType>()
+            .is_ok_and(|text| text.address_type.as_deref().and_then(family).is_none())
     }
 
     fn label(&self, label: &str) -> Option<&str> {
@@ -407,10 +398,7 @@ fn property(object: &Sent<'_>) -> Result<Decoded, String> {
 
 /// A Service as the catalog knows it. An unknown type is served as any other with endpoints, an
 /// unknown affinity is none, a port of an unknown protocol is left out.
-fn service(
-    spec: super::text::ServiceSpec,
-    ip_families: Vec<IpFamily>,
-) -> Result<ServiceObject, String> {
+fn service(spec: ServiceSpec, ip_families: Vec<IpFamily>) -> Result<ServiceObject, String> {
     let kind = match spec.kind.as_deref() {
         Some("ExternalName") => ObjectKind::ExternalName,
         _ if spec.cluster_ip.as_deref() == Some("None") => ObjectKind::Headless,
@@ -432,8 +420,8 @@ fn service(
     let mut ports = Vec::with_capacity(spec.ports.len());
     for port in spec.ports {
         let Some(protocol) = protocol(port.protocol.as_deref()) else { continue };
-        let (name, number) =
-            PortSpecText { name: port.name, protocol, number: port.port }.check()?;
+        let name = port.name.unwrap_or_default();
+        let number = port_number(&name, port.port)?;
         ports.push(PortSpec { name, protocol, port: number, app_protocol: port.app_protocol });
     }
     Ok(ServiceObject {
@@ -446,20 +434,20 @@ fn service(
     })
 }
 
-/// A port before its number is checked.
-struct PortSpecText {
-    name: Option<Box<str>>,
-    protocol: Protocol,
-    number: u32,
+fn port_number(name: &str, number: u32) -> Result<PortNumber, String> {
+    PortNumber::new(number).map_err(|error| format!("ports: '{}': {error}", shown(name)))
 }
 
-impl PortSpecText {
-    fn check(self) -> Result<(Box<str>, PortNumber), String> {
-        let name = self.name.unwrap_or_default();
-        let number = PortNumber::new(self.number)
-            .map_err(|error| format!("ports: '{}' ({}): {error}", shown(&name), self.protocol))?;
-        Ok((name, number))
-    }
+/// Every text of a list of a Peer's spec, parsed; the first that is wrong refuses the object.
+fn each<T, E: fmt::Display>(
+    field: &str,
+    texts: &[Box<str>],
+    parse: impl Fn(&str) -> Result<T, E>,
+) -> Result<Vec<T>, String> {
+    let parse = |text: &str| {
+        parse(text).map_err(|error| format!("spec.{field}: '{}': {error}", shown(text)))
+    };
+    texts.iter().map(|text| parse(text)).collect()
 }
 
 fn endpoint(text: EndpointText) -> SliceEndpoint {
@@ -490,6 +478,14 @@ fn member(text: &EndpointText) -> Option<GatewayMember> {
         zone: text.zone.clone(),
         addresses,
     })
+}
+
+/// Where a load balancer serves the first TCP port of its Service.
+fn advertised(spec: &ServiceSpec, status: &ServiceStatus) -> Vec<PeerAddress> {
+    let is_tcp = |port: &&ServicePort| protocol(port.protocol.as_deref()) == Some(Protocol::Tcp);
+    let Some(port) = spec.ports.iter().find(is_tcp) else { return Vec::new() };
+    let ingress = status.load_balancer.ingress.iter();
+    ingress.filter_map(|at| at.address(port.port)).collect()
 }
 
 impl Ingress {

@@ -174,6 +174,13 @@ pub(super) struct SliceText {
     pub(super) endpoints: Vec<EndpointText>,
 }
 
+/// What tells a slice of names, whose addresses cannot be read.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct AddressType {
+    pub(super) address_type: Option<Box<str>>,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct SlicePortText {

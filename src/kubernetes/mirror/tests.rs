@@ -92,7 +92,7 @@ fn every_change_is_told_and_nothing_else() {
     mirror.put(id.clone(), existing(&slice, "1", "10"));
     assert!(changed.has_changed().unwrap());
     changed.mark_unchanged();
-    mirror.put(id.clone(), existing(&slice, "1", "10"));
+    mirror.put(id, existing(&slice, "1", "10"));
     assert!(!changed.has_changed().unwrap());
     assert!(!mirror.synced());
     for kind in [Kind::Service, Kind::Import, Kind::Slice] {

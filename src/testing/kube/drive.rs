@@ -1,5 +1,6 @@
 //! What a test does with the server.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -28,17 +29,34 @@ impl ApiServer {
     /// Defaults and checks are the server's own; status is taken from here too (kept if not
     /// given), and so are `uid` and `creationTimestamp` of a new one. A missing namespace is made.
     pub fn put(&self, object: Value) -> Value {
+        let (table, written) = self.write(object);
+        shown(&self.shared.store(), table, &written)
+    }
+
+    /// [`ApiServer::put`] where nobody wants to know how it is now.
+    pub(super) fn write(&self, object: Value) -> (usize, Arc<Object>) {
         let mut store = self.shared.store();
         let table = table_of(&store, &object);
         let key = key_of(&object);
-        let text = object.to_string();
         let written = if store.get(table, &key).is_some() {
             store.update(table, &key, object, Part::Main, Writer::Test)
         } else {
             store.create(table, object, Writer::Test)
         };
-        let written = written.unwrap_or_else(|refusal| panic!("{}: {text}", refusal.message));
-        shown(&store, table, &written)
+        match written {
+            Ok(object) => (table, object),
+            Err(refusal) => {
+                drop(store);
+                panic!("the fake API server refuses {key:?}: {}", refusal.message)
+            }
+        }
+    }
+
+    /// Whether an object is there.
+    #[must_use]
+    pub fn has(&self, resource: &str, key: &str) -> bool {
+        let store = self.shared.store();
+        store.get(store.table_called(resource), &parse(key)).is_some()
     }
 
     /// Like [`ApiServer::put`] without defaults and checks: for what a decoder cannot read, and

@@ -31,6 +31,7 @@ mod addresses;
 mod admit;
 mod discovery;
 mod drive;
+mod exports;
 mod http;
 mod kinds;
 mod list;

@@ -1,6 +1,6 @@
 //! What the connections and the test share.
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
@@ -25,13 +25,15 @@ impl Shared {
         }
     }
 
-    /// For short, synchronous work; lock the script first where both are needed.
+    /// For short, synchronous work; never both at once.
+    ///
+    /// A test that panics inside has said why; its connections must not panic in its way.
     pub(super) fn store(&self) -> MutexGuard<'_, Store> {
-        self.store.lock().expect("no panic while locked")
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn script(&self) -> MutexGuard<'_, Script> {
-        self.script.lock().expect("no panic while locked")
+        self.script.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Something changed that a test may wait for.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::admit;
 use super::kinds::{Kind, Scope};
@@ -171,7 +171,7 @@ impl Store {
         if new == old {
             return Ok(current);
         }
-        if kind.generation && content(&kind, &new) != content(&kind, &old) {
+        if kind.generation && is_counted(&kind, &old, &new) {
             let count = old["metadata"]["generation"].as_u64().unwrap_or(0);
             new["metadata"]["generation"] = json!(count + 1);
         }
@@ -270,14 +270,14 @@ fn keep_system_fields(old: &Value, new: &mut Value) {
     }
 }
 
-/// What `generation` counts the changes of.
-fn content(kind: &Kind, value: &Value) -> Map<String, Value> {
-    let mut content = value.as_object().cloned().unwrap_or_default();
-    content.remove("metadata");
-    if kind.status {
-        content.remove("status");
-    }
-    content
+/// Whether anything changed that `generation` counts.
+fn is_counted(kind: &Kind, old: &Value, new: &Value) -> bool {
+    let counts = |field: &str| field != "metadata" && !(kind.status && field == "status");
+    let differ = |one: &Value, other: &Value| {
+        let mut fields = one.as_object().into_iter().flatten();
+        fields.any(|(field, value)| counts(field) && other[field] != *value)
+    };
+    differ(old, new) || differ(new, old)
 }
 
 fn finalizers(value: &Value) -> usize {
