@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::WriterMetrics;
 use super::change::{self, Change};
-use super::job::{Aim, Ended, Job, Outcome, Send};
+use super::job::{Aim, Ended, Job, Outcome, Request};
 use super::peers::Statuses;
 use super::plan::{Look, Plan};
 use super::queue::{Next, Queue};
@@ -114,8 +114,9 @@ impl Desk {
     pub(super) fn accept(&mut self, desired: Desired, now: Instant) {
         let key = desired.key.clone();
         if self.leads {
-            for object in &desired.objects {
-                self.withdrawals.end(&object.id());
+            // From here on the slices are as the leader says.
+            for (id, _) in self.mirror.of(&key) {
+                self.withdrawals.end(&id);
             }
         }
         self.plan.accept(desired, now);
@@ -278,14 +279,14 @@ impl Desk {
             Target::Object(id) => self.change(id, mcs, now)?,
             Target::Export(key) => {
                 let status = self.plan.export(key)?;
-                let send =
-                    Send::Status(StatusJob::export(status, self.clients.mcs(Resource::Export)));
-                Job { aim: Aim::Export(status.clone()), uid: None, send }
+                let request =
+                    Request::Status(StatusJob::export(status, self.clients.mcs(Resource::Export)));
+                Job { aim: Aim::Export(status.clone()), uid: None, request }
             }
             Target::Peer(name) => {
                 let status = self.statuses.peer(name)?;
-                let send = Send::Status(StatusJob::peer(name, status));
-                Job { aim: Aim::Peer(status.clone()), uid: None, send }
+                let request = Request::Status(StatusJob::peer(name, status));
+                Job { aim: Aim::Peer(status.clone()), uid: None, request }
             }
         };
         Some((job, deadline))
@@ -306,12 +307,12 @@ impl Desk {
             Change::Status(..) => Aim::WithStatus(wanted()?),
             Change::Create(_) | Change::Replace(..) => Aim::Object(wanted()?),
         };
-        let send = Send::Change {
+        let request = Request::Change {
             id: id.clone(),
             call: change.call(id, mcs),
             read: change::read(id, mcs),
         };
-        Some(Job { aim, uid: exists.map(|exists| exists.uid), send })
+        Some(Job { aim, uid: exists.map(|exists| exists.uid), request })
     }
 
     fn withdrawal(&mut self, id: &ObjectId, mcs: McsVersion) -> Option<Job> {
@@ -323,8 +324,8 @@ impl Desk {
         };
         let uid = Some(exists.uid.clone());
         let call = Change::Replace(&wanted, &exists).call(id, mcs);
-        let send = Send::Change { id: id.clone(), call, read: change::read(id, mcs) };
-        Some(Job { aim: Aim::Object(Arc::new(wanted)), uid, send })
+        let request = Request::Change { id: id.clone(), call, read: change::read(id, mcs) };
+        Some(Job { aim: Aim::Object(Arc::new(wanted)), uid, request })
     }
 
     /// The name that an object belongs to: as it should be, else as it is.
@@ -336,7 +337,7 @@ impl Desk {
     pub(super) fn finish(&mut self, ended: Ended, now: Instant) {
         let Ended { target, aim, uid, outcome } = ended;
         self.metrics.count(&target, &outcome);
-        let mut from = now;
+        let changed_since = matches!(outcome, Outcome::Stale(_) | Outcome::Missing);
         match outcome {
             Outcome::Failed(Fault::Away(why)) => {
                 tracing::debug!(%why, "a write was not answered; nothing is written for a while");
@@ -344,9 +345,6 @@ impl Desk {
             }
             outcome => {
                 self.away.reset();
-                if matches!(outcome, Outcome::Stale(_)) {
-                    from = now + CONFLICT;
-                }
                 match &target {
                     Target::Object(id) => self.settle(id, uid.as_deref(), outcome, now),
                     Target::Export(_) | Target::Peer(_) => {
@@ -357,9 +355,12 @@ impl Desk {
         }
         self.queue.done(&target);
         match &target {
-            Target::Object(id) => self.look_again(id, from),
+            Target::Object(id) => self.look_again(id, now),
             Target::Export(key) => self.look(key, now),
             Target::Peer(_) => self.look_at_peers(now),
+        }
+        if changed_since {
+            self.queue.delay(&target, now + CONFLICT);
         }
     }
 
@@ -367,8 +368,14 @@ impl Desk {
     fn settle(&mut self, id: &ObjectId, uid: Option<&str>, outcome: Outcome, now: Instant) {
         match outcome {
             Outcome::Written(Some(existing)) => {
+                let kept = existing.clone();
                 self.put(id, existing);
                 self.settled(id);
+                if self.mirror.get(id).is_some_and(|of| of.version == kept.version && of != kept) {
+                    // A write that changed nothing, though the watch showed a difference: never
+                    // mind who is wrong, it would be repeated for ever.
+                    self.queue.rest(&Target::Object(id.clone()), now);
+                }
             }
             Outcome::Written(None) | Outcome::Missing => {
                 if uid.is_some_and(|uid| self.mirror.remove(id, uid)) {
@@ -449,17 +456,16 @@ impl Desk {
         self.events.say(Event { subject, severity: Severity::Warning, reason, message });
     }
 
-    /// After a write: the object itself may need another not before `from`, and what depends on
-    /// it may go on.
-    fn look_again(&mut self, id: &ObjectId, from: Instant) {
+    /// After a write: the object itself may need another, and what depends on it may go on.
+    fn look_again(&mut self, id: &ObjectId, now: Instant) {
         if self.withdrawals.concerns(id) {
             let more =
                 self.mirror.get(id).is_some_and(|of| self.withdrawals.wanted(id, &of).is_some());
             if more {
-                self.queue.push(Target::Object(id.clone()), Rank::Removal, from);
+                self.queue.push(Target::Object(id.clone()), Rank::Removal, now);
             }
         } else if let Some(key) = self.key(id) {
-            self.look(&key, from);
+            self.look(&key, now);
         }
     }
 }

@@ -84,6 +84,8 @@ async fn k16_two_writers_never_both_write() {
     first.say(with_endpoint("10.1.0.1")).await;
     second.say(with_endpoint("10.1.0.2")).await;
     await_endpoint(&server, "10.1.0.1").await;
+    server.await_list("endpointslices", |slices| slices.len() == 2).await;
+    server.await_list("serviceimports", |imports| imports.len() == 1).await;
     assert!(!*second.ends.leader.borrow());
 
     // It goes: the other need not wait for the Lease's end. Its mirror is empty, so it finds
