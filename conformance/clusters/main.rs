@@ -5,13 +5,15 @@ mod site;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use portolan::testing::Backend;
-use portolan::testing::dns_query;
-use serde_json::Value;
+use portolan::testing::{Backend, PATIENCE, dns_query};
+use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use site::Site;
+
+/// The name of the service that is exported.
+const NAME: &str = "web.shop.svc.clusterset.local";
 
 /// What a client reads of whoever answers there.
 async fn answer(at: SocketAddr) -> String {
@@ -44,42 +46,119 @@ fn derived(services: &[Value]) -> Option<String> {
     Some(ours["metadata"]["name"].as_str()?.to_owned())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_export_is_imported_and_reached_in_the_other_cluster() {
-    let mut paris = Site::new("paris", (200, 1), (20_000, 20_499)).await;
-    let mut oregon = Site::new("oregon", (200, 2), (20_500, 20_999)).await;
+/// Asks until the name answers as wanted.
+async fn resolves(server: SocketAddr, is: impl Fn(&[IpAddr]) -> bool) -> Vec<IpAddr> {
+    let asked = async {
+        loop {
+            if let Ok(found) = dns_query(server, NAME).await
+                && is(&found)
+            {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asked).await.expect("the name answers as wanted")
+}
+
+/// Where clients of paris are led for `shop/web`, once that is so many places.
+async fn led(paris: &Site, places: usize) -> Vec<SocketAddr> {
+    let found = |slices: &[Value]| {
+        derived(&paris.api.list("services")).map(|name| endpoints(slices, &name))
+    };
+    let slices = paris
+        .api
+        .await_list("endpointslices", |slices| found(slices).is_some_and(|f| f.len() == places))
+        .await;
+    found(&slices).expect("a derived Service")
+}
+
+/// Paris imports what only oregon has; nothing of either runs yet.
+async fn two(block: u8) -> (Site, Site, Backend) {
+    let ports = 20_000 + u16::from(block) * 100;
+    let paris = Site::new("paris", (200, block), (ports, ports + 49)).await;
+    let oregon = Site::new("oregon", (201, block), (ports + 50, ports + 99)).await;
     paris.peer(&oregon);
     oregon.peer(&paris);
     let web = Backend::naming(oregon.host(9), "oregon").await;
     oregon.api.export("shop/web", 80, web.address.port(), &[web.address.ip()]);
-    paris.api.put(serde_json::json!({
+    paris.api.put(json!({
         "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "shop" },
     }));
+    (paris, oregon, web)
+}
+
+fn ips(import: Option<&Value>) -> Vec<IpAddr> {
+    let ips = import.and_then(|import| import["spec"]["ips"].as_array());
+    let text = ips.into_iter().flatten().filter_map(Value::as_str);
+    text.map(|text| text.parse().expect("an address")).collect()
+}
+
+/// Whether a condition of an object says that.
+fn says(object: Option<&Value>, kind: &str, status: &str) -> bool {
+    let conditions = object.and_then(|object| object["status"]["conditions"].as_array());
+    let mut all = conditions.into_iter().flatten();
+    all.any(|one| one["type"] == *kind && one["status"] == *status)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_is_imported_reached_and_withdrawn() {
+    let (mut paris, mut oregon, _web) = two(1).await;
     let here = paris.start(1).await;
     let _there = oregon.start(1).await;
-
-    let addressed = |import: Option<&Value>| {
-        import.is_some_and(|import| import["spec"]["ips"][0].is_string())
-    };
-    let import = paris.api.await_object("serviceimports", "shop/web", addressed).await.unwrap();
-    let ip: IpAddr = import["spec"]["ips"][0].as_str().unwrap().parse().unwrap();
-    let services = paris.api.list("services");
-    let derived = derived(&services).expect("a derived Service");
-    let slices = paris
-        .api
-        .await_list("endpointslices", |slices| !endpoints(slices, &derived).is_empty())
-        .await;
-    let gateway = endpoints(&slices, &derived)[0];
+    let import = |import: Option<&Value>| !ips(import).is_empty();
+    let import = paris.api.await_object("serviceimports", "shop/web", import).await;
+    assert_eq!(import.as_ref().unwrap()["status"]["clusters"][0]["cluster"], "oregon");
+    let gateway = led(&paris, 1).await[0];
     assert_eq!(gateway.ip(), here.host);
     assert_eq!(answer(gateway).await, "oregon");
-    let name = "web.shop.svc.clusterset.local";
-    assert_eq!(dns_query(here.dns(), name).await.unwrap(), vec![ip]);
+    let v4: Vec<_> = ips(import.as_ref()).into_iter().filter(IpAddr::is_ipv4).collect();
+    assert_eq!(resolves(here.dns(), |found| !found.is_empty()).await, v4);
     let exported = |export: Option<&Value>| {
-        export.is_some_and(|export| {
-            export["status"]["conditions"].as_array().is_some_and(|all| {
-                all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True")
-            })
-        })
+        says(export, "Valid", "True") && says(export, "Ready", "True")
     };
     oregon.api.await_object("serviceexports", "shop/web", exported).await;
+
+    oregon.api.delete("serviceexports", "shop/web");
+    paris.api.await_object("serviceimports", "shop/web", |import| import.is_none()).await;
+    resolves(here.dns(), <[IpAddr]>::is_empty).await;
+    led(&paris, 0).await;
+    assert!(derived(&paris.api.list("services")).is_some(), "it lingers, empty");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k01_without_its_api_server_an_agent_serves_on_and_starts_again() {
+    let (mut paris, mut oregon, _web) = two(2).await;
+    let here = paris.start(1).await;
+    let _there = oregon.start(1).await;
+    let gateway = led(&paris, 1).await[0];
+    assert_eq!(answer(gateway).await, "oregon");
+    let before = resolves(here.dns(), |found| !found.is_empty()).await;
+    paris.saved(1).await;
+
+    paris.api.stop().await;
+    assert_eq!(answer(gateway).await, "oregon");
+    here.agent.kill();
+    let again = paris.start(1).await;
+    assert_eq!(resolves(again.dns(), |found| !found.is_empty()).await, before);
+    assert_eq!(answer(gateway).await, "oregon", "the ports are those it had");
+    paris.api.resume().await;
+    assert_eq!(answer(gateway).await, "oregon");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k16_a_replica_that_dies_leaves_the_slices_and_the_other_goes_on() {
+    let (mut paris, mut oregon, _web) = two(3).await;
+    let first = paris.start(1).await;
+    let second = paris.start(2).await;
+    let _there = oregon.start(1).await;
+    for gateway in led(&paris, 2).await {
+        assert_eq!(answer(gateway).await, "oregon");
+    }
+    first.agent.kill();
+    let left = led(&paris, 1).await;
+    assert_eq!(left[0].ip(), second.host);
+    assert_eq!(answer(left[0]).await, "oregon");
+    let _again = paris.start(1).await;
+    led(&paris, 2).await;
 }

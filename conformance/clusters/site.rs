@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use portolan::config::Pod;
@@ -30,8 +31,6 @@ pub struct Site {
 pub struct Replica {
     pub agent: Agent,
     pub host: IpAddr,
-    pub path: PathBuf,
-    pub uid: String,
 }
 
 impl Site {
@@ -43,23 +42,29 @@ impl Site {
         let authority = dir.path().join("authority");
         trust::init(&authority, name);
         let pair = trust::authority_pair(&authority);
-        let text = |octets: &[u8]| String::from_utf8(octets.to_vec()).expect("PEM");
+        // As the kubelet mounts it.
+        let mounted = dir.path().join("mounted");
+        std::fs::create_dir(&mounted).expect("a writable directory");
+        for (name, octets) in [("tls.crt", &pair.certificate), ("tls.key", &pair.key.to_vec())] {
+            let path = mounted.join(name);
+            std::fs::write(&path, octets).expect("a writable directory");
+            let readers = std::fs::Permissions::from_mode(0o440);
+            std::fs::set_permissions(&path, readers).expect("an own file");
+        }
         api.put(json!({
             "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
             "metadata": { "namespace": NAMESPACE, "name": "portolan-ca" },
-            "stringData": {}, "data": {
+            "data": {
                 "tls.crt": base64(&pair.certificate), "tls.key": base64(&pair.key),
                 "ca.crt": base64(&pair.certificate),
             },
         }));
-        drop(text);
-        let mut site = Self { name, api, dir, block, ports, replicas: Vec::new() };
+        let site = Self { name, api, dir, block, ports, replicas: Vec::new() };
         site.api.put(json!({
             "apiVersion": "v1", "kind": "Service",
             "metadata": { "namespace": NAMESPACE, "name": "portolan" },
             "spec": { "ports": [{ "name": "gateway", "port": 8443 }] },
         }));
-        site.replicas.clear();
         site
     }
 
@@ -87,22 +92,21 @@ impl Site {
 
     /// Starts a replica; its pod stands, ready, behind the gateway's Service.
     pub async fn start(&mut self, number: u8) -> Replica {
-        let (path, uid) = self.write_config(number);
+        let path = self.write_config(number);
         let pod = Pod {
             namespace: Some(Namespace::parse(NAMESPACE).expect("a namespace")),
             name: Some(format!("portolan-{number}").into()),
-            uid: Some(uid.clone().into()),
+            uid: Some(self.uid(number).into()),
             addresses: vec![self.host(number)],
             node: None,
         };
-        let from = path.clone();
-        let started = tokio::task::spawn_blocking(move || Agent::try_start_in(&from, pod));
+        let started = tokio::task::spawn_blocking(move || Agent::try_start_in(&path, pod));
         let agent = started.await.expect("no panic").unwrap_or_else(|error| panic!("{error}"));
         if !self.replicas.contains(&number) {
             self.replicas.push(number);
         }
         self.members(&self.replicas);
-        Replica { agent, host: self.host(number), path, uid }
+        Replica { agent, host: self.host(number) }
     }
 
     /// The pods behind the gateway's Service, all ready.
@@ -113,7 +117,7 @@ impl Site {
                 "conditions": { "ready": true },
                 "targetRef": {
                     "kind": "Pod", "namespace": NAMESPACE,
-                    "name": format!("portolan-{number}"), "uid": format!("{}-{number}", self.name),
+                    "name": format!("portolan-{number}"), "uid": self.uid(*number),
                 },
             })
         };
@@ -129,7 +133,11 @@ impl Site {
         }));
     }
 
-    fn write_config(&self, number: u8) -> (PathBuf, String) {
+    fn uid(&self, number: u8) -> String {
+        format!("{}-{number}", self.name)
+    }
+
+    fn write_config(&self, number: u8) -> PathBuf {
         let host = self.host(number);
         let mut text = String::new();
         let (first, last) = self.ports;
@@ -140,14 +148,15 @@ impl Site {
              state: {{ dir: ./state-{number} }}\n\
              gateway: {{ listen: '{host}:8443', drain: 2s, shutdown_delay: 200ms }}\n\
              dns: {{ listen: '{host}:5353', shutdown_delay: 100ms }}\n\
-             admin: {{ listen: '{host}:9900' }}\n",
+             admin: {{ listen: '{host}:9900' }}\n\
+             trust: {{ dir: ./mounted }}\n",
             name = self.name,
             url = self.api.url(),
         )
         .expect("a String takes everything");
         let path = self.dir.path().join(format!("{}-{number}.yaml", self.name));
         std::fs::write(&path, text).expect("a writable directory");
-        (path, format!("{}-{number}", self.name))
+        path
     }
 }
 
