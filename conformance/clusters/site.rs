@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use portolan::config::Pod;
 use portolan::model::Namespace;
 use portolan::testing::kube::ApiServer;
 use portolan::testing::trust;
-use portolan::testing::Agent;
+use portolan::testing::{Agent, PATIENCE};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -17,9 +18,9 @@ use tempfile::TempDir;
 const NAMESPACE: &str = "portolan-system";
 
 /// One cluster.
-pub struct Site {
-    pub name: &'static str,
-    pub api: ApiServer,
+pub(super) struct Site {
+    pub(super) name: &'static str,
+    pub(super) api: ApiServer,
     dir: TempDir,
     /// The third octet of its loopback addresses; each test has a second octet of its own.
     block: (u8, u8),
@@ -28,14 +29,14 @@ pub struct Site {
 }
 
 /// One replica that runs.
-pub struct Replica {
-    pub agent: Agent,
-    pub host: IpAddr,
+pub(super) struct Replica {
+    pub(super) agent: Agent,
+    pub(super) host: IpAddr,
 }
 
 impl Site {
     /// A cluster with an authority of its own; nothing runs yet.
-    pub async fn new(name: &'static str, block: (u8, u8), ports: (u16, u16)) -> Self {
+    pub(super) async fn new(name: &'static str, block: (u8, u8), ports: (u16, u16)) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         let api = ApiServer::start().await;
         api.put(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } }));
@@ -69,17 +70,17 @@ impl Site {
     }
 
     /// The authority, as peers pin it.
-    pub fn bundle(&self) -> String {
+    pub(super) fn bundle(&self) -> String {
         let path = self.dir.path().join("authority/ca.pem");
         std::fs::read_to_string(path).expect("an authority")
     }
 
-    pub fn host(&self, role: u8) -> IpAddr {
+    pub(super) fn host(&self, role: u8) -> IpAddr {
         IpAddr::V4(Ipv4Addr::new(127, self.block.0, self.block.1, role))
     }
 
     /// Knows another cluster by a Peer object.
-    pub fn peer(&self, other: &Self) {
+    pub(super) fn peer(&self, other: &Self) {
         self.api.put(json!({
             "apiVersion": "portolan.dev/v1alpha1", "kind": "Peer",
             "metadata": { "name": other.name },
@@ -91,7 +92,7 @@ impl Site {
     }
 
     /// Starts a replica; its pod stands, ready, behind the gateway's Service.
-    pub async fn start(&mut self, number: u8) -> Replica {
+    pub(super) async fn start(&mut self, number: u8) -> Replica {
         let path = self.write_config(number);
         let pod = Pod {
             namespace: Some(Namespace::parse(NAMESPACE).expect("a namespace")),
@@ -110,7 +111,7 @@ impl Site {
     }
 
     /// The pods behind the gateway's Service, all ready.
-    pub fn members(&self, replicas: &[u8]) {
+    pub(super) fn members(&self, replicas: &[u8]) {
         let endpoint = |number: &u8| {
             json!({
                 "addresses": [self.host(*number).to_string()],
@@ -131,6 +132,21 @@ impl Site {
             "ports": [{ "name": "gateway", "port": 8443 }],
             "endpoints": replicas.iter().map(endpoint).collect::<Vec<Value>>(),
         }));
+    }
+
+    /// Waits until a replica has written down that it knows the addresses and ports of the import.
+    pub(super) async fn saved(&self, number: u8) {
+        let path = self.dir.path().join(format!("state-{number}/cluster"));
+        let written = |text: &[u8]| {
+            let text = String::from_utf8_lossy(text);
+            ["\"addresses\":[]", "\"ports\":[]"].iter().all(|empty| !text.contains(empty))
+        };
+        let look = async {
+            while !std::fs::read(&path).is_ok_and(|text| written(&text)) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, look).await.expect("the state is written");
     }
 
     fn uid(&self, number: u8) -> String {
@@ -161,7 +177,7 @@ impl Site {
 }
 
 impl Replica {
-    pub fn dns(&self) -> SocketAddr {
+    pub(super) fn dns(&self) -> SocketAddr {
         SocketAddr::new(self.host, 5353)
     }
 }
