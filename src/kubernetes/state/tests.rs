@@ -84,8 +84,9 @@ fn nothing_is_told_before_everything_was_listed() {
 #[test]
 fn changes_that_nobody_took_replace_one_another() {
     let mut state = synced(10, &[]);
-    for version in 11..100 {
-        state.hear(put(Resource::Service, &service("web", version, 1_000 + version as u32)));
+    for version in 11..100_u32 {
+        let object = service("web", version.into(), 1_000 + version);
+        state.hear(put(Resource::Service, &object));
     }
     state.hear(put(Resource::Service, &service("db", 100, 5)));
     state.hear(gone(Resource::Service, "db", 101));
