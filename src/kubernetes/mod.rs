@@ -23,8 +23,6 @@ mod view;
 mod watch;
 mod writer;
 
-use std::fmt;
-
 use prometheus::IntCounterVec;
 use thiserror::Error as ThisError;
 
@@ -141,12 +139,6 @@ impl Reason {
             Self::Object => "object",
             Self::SetBack => "set_back",
         }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 
