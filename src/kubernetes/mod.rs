@@ -11,6 +11,7 @@
 //! stays. Not here: what should exist (`objects`), what a change means (`catalog`, `routes`).
 
 mod bootstrap;
+mod calls;
 mod client;
 mod events;
 mod kinds;
@@ -28,6 +29,7 @@ use prometheus::IntCounterVec;
 use thiserror::Error as ThisError;
 
 pub use client::{Access, Clients};
+pub use events::{Event, Events, Severity, Subject};
 pub use mirror::{Existing, Mirror};
 pub use source::Source;
 pub use view::{ClusterView, GatewayMember, NamespaceSettings, PeerSpec, Refused, SecretData};
