@@ -1,0 +1,164 @@
+//! What should exist, and per object what that means against what does.
+//!
+//! Holds the last [`Desired`] of every name. Pure: the mirror's content and `now` are arguments.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::change::Change;
+use super::target::Rank;
+use crate::kubernetes::mirror::Existing;
+use crate::model::ServiceKey;
+use crate::objects::{
+    ANNOTATION_PORTS, Desired, ExportStatus, Kind, Object, ObjectId, SERVICE_LINGERS,
+};
+
+/// How long a name that should have nothing is remembered, so that a late object of it, from a
+/// writer that did not know yet, is taken away again.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
+/// What should exist, by name.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    names: BTreeMap<ServiceKey, Name>,
+    /// To which name an object that should exist belongs.
+    owners: BTreeMap<ObjectId, ServiceKey>,
+}
+
+#[derive(Debug, Default)]
+struct Name {
+    objects: BTreeMap<ObjectId, Arc<Object>>,
+    export: Option<ExportStatus>,
+    /// Since when it has no derived Service.
+    without_service: Option<Instant>,
+}
+
+/// A look at one object.
+#[derive(Debug, PartialEq)]
+pub(super) enum Look<'a> {
+    /// It is as it should be.
+    Settled,
+    /// Another write comes first; its end brings the next look.
+    Blocked,
+    /// It is to be changed, not before this moment.
+    Change(Change<'a>, Instant),
+}
+
+impl Look<'_> {
+    /// How urgent it is and from when, if anything is to be done.
+    pub(super) fn place(&self) -> Option<(Rank, Instant)> {
+        match self {
+            Self::Change(change, from) => Some((change.rank(), *from)),
+            Self::Settled | Self::Blocked => None,
+        }
+    }
+}
+
+impl Plan {
+    /// Takes what should exist for a name, in place of what it said before.
+    pub(super) fn accept(&mut self, desired: Desired, now: Instant) {
+        let name = self.names.entry(desired.key.clone()).or_default();
+        for id in name.objects.keys() {
+            self.owners.remove(id);
+        }
+        name.objects =
+            desired.objects.into_iter().map(|object| (object.id(), Arc::new(object))).collect();
+        for id in name.objects.keys() {
+            self.owners.insert(id.clone(), desired.key.clone());
+        }
+        name.export = desired.export;
+        let has_service = name.objects.keys().any(|id| id.kind == Kind::Service);
+        name.without_service = if has_service { None } else { name.without_service.or(Some(now)) };
+    }
+
+    /// The names of which something was said.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.names.keys()
+    }
+
+    /// The objects that should exist for a name.
+    pub(super) fn wanted(&self, key: &ServiceKey) -> impl Iterator<Item = &ObjectId> {
+        self.names.get(key).into_iter().flat_map(|name| name.objects.keys())
+    }
+
+    /// The name that an object which should exist belongs to.
+    pub(super) fn owner(&self, id: &ObjectId) -> Option<&ServiceKey> {
+        self.owners.get(id)
+    }
+
+    /// The derived Service that should exist for a name.
+    pub(super) fn service(&self, key: &ServiceKey) -> Option<&ObjectId> {
+        self.wanted(key).find(|id| id.kind == Kind::Service)
+    }
+
+    /// An object that should exist.
+    pub(super) fn object(&self, key: &ServiceKey, id: &ObjectId) -> Option<&Arc<Object>> {
+        self.names.get(key)?.objects.get(id)
+    }
+
+    /// What the status of the ServiceExport should be.
+    pub(super) fn export(&self, key: &ServiceKey) -> Option<&ExportStatus> {
+        self.names.get(key)?.export.as_ref()
+    }
+
+    /// What is to be done about one object of a name, of which `exists` is there and `service` is
+    /// the derived Service. Of names that were never spoken of nothing is known, so nothing is
+    /// done.
+    pub(super) fn look<'a>(
+        &'a self,
+        key: &ServiceKey,
+        id: &ObjectId,
+        exists: Option<&'a Existing>,
+        service: Option<&Existing>,
+        now: Instant,
+    ) -> Look<'a> {
+        let Some(name) = self.names.get(key) else { return Look::Settled };
+        if self.owners.get(id).is_some_and(|owner| owner != key) {
+            return Look::Settled;
+        }
+        let wanted = name.objects.get(id).map(Arc::as_ref);
+        match Change::between(wanted, exists) {
+            None => Look::Settled,
+            Some(change @ Change::Delete(_)) if id.kind == Kind::Service => {
+                let since = name.without_service.unwrap_or(now);
+                Look::Change(change, since + SERVICE_LINGERS)
+            }
+            Some(Change::Create(_) | Change::Replace(..))
+                if id.kind == Kind::Slice && !name.records_ports(service) =>
+            {
+                Look::Blocked
+            }
+            Some(change) => Look::Change(change, now),
+        }
+    }
+
+    /// A new term begins at `now`: what lingers does so from now.
+    pub(super) fn begin(&mut self, now: Instant) {
+        for name in self.names.values_mut() {
+            name.without_service = name.without_service.map(|_| now);
+        }
+    }
+
+    /// Forgets names that have had nothing for long enough.
+    pub(super) fn tidy(&mut self, now: Instant) {
+        self.names.retain(|_, name| {
+            let over = |since| now.saturating_duration_since(since) >= REMEMBERED;
+            !name.objects.is_empty()
+                || name.export.is_some()
+                || !name.without_service.is_some_and(over)
+        });
+    }
+}
+
+impl Name {
+    /// Whether the ports of the gateway that the slices may name stand in the derived Service:
+    /// they are recorded one write before any slice uses them.
+    fn records_ports(&self, service: Option<&Existing>) -> bool {
+        let Some(wanted) = self.objects.iter().find(|(id, _)| id.kind == Kind::Service) else {
+            return true;
+        };
+        let recorded = |object: &Object| object.meta().annotations.get(ANNOTATION_PORTS).cloned();
+        service.is_some_and(|exists| recorded(&exists.object) == recorded(wanted.1))
+    }
+}

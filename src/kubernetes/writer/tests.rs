@@ -1,0 +1,10 @@
+mod bench;
+mod budget;
+mod desk;
+mod fixtures;
+mod late;
+mod plan;
+mod queue;
+mod run;
+mod status;
+mod withdraw;

@@ -1,0 +1,123 @@
+use std::time::Duration;
+
+use super::super::change::Change;
+use super::super::plan::{Look, Plan};
+use super::super::target::Rank;
+use super::fixtures::{desired, existing, import, imported, key, proxied, service, whole};
+use crate::clock;
+use crate::objects::{McsVersion, Object, SERVICE_LINGERS};
+
+#[test]
+fn what_differs_and_how_urgent_it_is() {
+    let (web, now) = (key("shop/web"), clock::now());
+    let recorded = existing(&service(&web, "tcp-80=20001"));
+    let changed: Vec<Object> = vec![
+        service(&web, "tcp-80=20002"),
+        import(&web, &["paris"]),
+        proxied(&web, &["10.1.0.9"]),
+        imported(&web, &["10.1.0.9"]),
+    ];
+    let ranks = [Rank::Addition, Rank::Status, Rank::Switch, Rank::Addition];
+    for (there, rank) in changed.iter().zip(ranks) {
+        let mut plan = Plan::default();
+        plan.accept(desired(&web, whole(&web)), now);
+        let id = there.id();
+        let there = existing(there);
+        let look = plan.look(&web, &id, Some(&there), Some(&recorded), now);
+        assert_eq!(look.place(), Some((rank, now)), "{id} differs");
+        let same = existing(plan.object(&web, &id).unwrap());
+        assert_eq!(plan.look(&web, &id, Some(&same), Some(&recorded), now), Look::Settled, "{id}");
+        let look = plan.look(&web, &id, None, Some(&recorded), now);
+        assert!(matches!(look, Look::Change(Change::Create(_), _)), "{id} is missing");
+
+        plan.accept(desired(&web, Vec::new()), now);
+        let look = plan.look(&web, &id, Some(&there), Some(&recorded), now);
+        assert_eq!(look.place().unwrap().0, Rank::Removal, "{id} is too much");
+        let going = crate::kubernetes::Existing { deleting: true, ..there };
+        assert_eq!(plan.look(&web, &id, Some(&going), None, now), Look::Settled, "{id} is going");
+    }
+}
+
+#[test]
+fn slices_follow_the_service_that_records_their_ports() {
+    let (web, now) = (key("shop/web"), clock::now());
+    let mut plan = Plan::default();
+    plan.accept(desired(&web, whole(&web)), now);
+    let slice = proxied(&web, &["10.1.0.9"]);
+    let before = existing(&service(&web, "tcp-80=20002"));
+    for service in [None, Some(&before)] {
+        for there in [None, Some(&existing(&slice))] {
+            let look = plan.look(&web, &slice.id(), there, service, now);
+            assert_eq!(look, Look::Blocked);
+        }
+    }
+    // One that nobody wants does not wait.
+    plan.accept(desired(&web, vec![service(&web, "tcp-80=20001")]), now);
+    let there = existing(&slice);
+    let look = plan.look(&web, &slice.id(), Some(&there), Some(&before), now);
+    assert_eq!(look.place(), Some((Rank::Removal, now)));
+    // Headless names have no derived Service.
+    plan.accept(desired(&web, vec![imported(&web, &["10.1.0.1"])]), now);
+    let look = plan.look(&web, &imported(&web, &[]).id(), None, None, now);
+    assert_eq!(look.place(), Some((Rank::Addition, now)));
+}
+
+#[test]
+fn the_derived_service_lingers_and_what_is_unknown_is_left_alone() {
+    let (web, now) = (key("shop/web"), clock::now());
+    let mut plan = Plan::default();
+    let derived = service(&web, "tcp-80=20001");
+    let there = existing(&derived);
+    assert_eq!(plan.look(&web, &derived.id(), Some(&there), None, now), Look::Settled);
+
+    let second = Duration::from_secs(1);
+    plan.accept(desired(&web, whole(&web)), now);
+    plan.accept(desired(&web, Vec::new()), now + second);
+    // Said again, it does not linger longer.
+    plan.accept(desired(&web, Vec::new()), now + 20 * second);
+    let look = plan.look(&web, &derived.id(), Some(&there), None, now + 20 * second);
+    assert_eq!(look.place(), Some((Rank::Removal, now + second + SERVICE_LINGERS)));
+    plan.accept(desired(&web, whole(&web)), now + 25 * second);
+    assert_eq!(plan.look(&web, &derived.id(), Some(&there), None, now), Look::Settled);
+    plan.accept(desired(&web, Vec::new()), now + 26 * second);
+    let look = plan.look(&web, &derived.id(), Some(&there), None, now);
+    assert_eq!(look.place(), Some((Rank::Removal, now + 26 * second + SERVICE_LINGERS)));
+
+    plan.begin(now + 40 * second);
+    let look = plan.look(&web, &derived.id(), Some(&there), None, now);
+    assert_eq!(look.place(), Some((Rank::Removal, now + 40 * second + SERVICE_LINGERS)));
+
+    plan.tidy(now + 600 * second);
+    assert_eq!(plan.keys().count(), 1);
+    plan.tidy(now + 700 * second);
+    assert_eq!(plan.keys().count(), 0);
+}
+
+#[test]
+fn every_request_but_a_creation_carries_uid_and_version() {
+    let web = key("shop/web");
+    for object in whole(&web) {
+        let there = existing(&object);
+        let id = object.id();
+        let mut calls = vec![Change::Replace(&object, &there).call(&id, McsVersion::V1beta1)];
+        if object.status_json().is_some() {
+            let call = Change::Status(&object, &there).call(&id, McsVersion::V1beta1);
+            assert!(call.path.ends_with("/web/status"), "{}", call.path);
+            calls.push(call);
+        }
+        for call in calls {
+            assert_eq!(call.body["metadata"]["uid"], "uid-1", "{id}");
+            assert_eq!(call.body["metadata"]["resourceVersion"], "7", "{id}");
+            assert!(call.body["spec"]["clusterIP"].is_null(), "{id}: never the address");
+        }
+        let delete = Change::Delete(&there).call(&id, McsVersion::V1beta1);
+        assert_eq!(delete.body["preconditions"]["uid"], "uid-1", "{id}");
+        assert_eq!(delete.body["preconditions"]["resourceVersion"], "7", "{id}");
+        let create = Change::Create(&object).call(&id, McsVersion::V1alpha1);
+        assert!(create.body["metadata"]["resourceVersion"].is_null(), "{id}");
+        if matches!(object, Object::Import(_)) {
+            assert_eq!(create.body["apiVersion"], "multicluster.x-k8s.io/v1alpha1");
+            assert!(create.path.starts_with("/apis/multicluster.x-k8s.io/v1alpha1/"));
+        }
+    }
+}
