@@ -23,6 +23,8 @@ mod view;
 mod watch;
 mod writer;
 
+use std::fmt;
+
 use prometheus::IntCounterVec;
 use thiserror::Error as ThisError;
 
@@ -33,8 +35,8 @@ pub use mirror::{Existing, Mirror};
 pub use source::Source;
 pub use view::{ClusterView, GatewayMember, NamespaceSettings, PeerSpec, Refused, SecretData};
 pub use writer::{
-    BURST, MAX_IN_FLIGHT, RATE, REST, Writer, WriterConfig, WriterHandle, WriterInputs, WriterMetrics,
-    WriterOutputs,
+    BURST, MAX_IN_FLIGHT, RATE, REST, Writer, WriterConfig, WriterHandle, WriterInputs,
+    WriterMetrics, WriterOutputs,
 };
 
 use crate::model::{ClusterId, Namespace};
@@ -139,6 +141,12 @@ impl Reason {
             Self::Object => "object",
             Self::SetBack => "set_back",
         }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

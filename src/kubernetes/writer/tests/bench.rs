@@ -101,14 +101,14 @@ impl Bench {
     }
 
     /// The next request, if there is one now.
-    pub(super) fn next(&mut self) -> Option<(Target, Job, Instant)> {
+    pub(super) fn next(&mut self) -> Option<(Target, Box<Job>, Instant)> {
         match self.desk.turn(self.now) {
             Turn::Send(target, job, deadline) => Some((target, job, deadline)),
             Turn::At(_) => None,
         }
     }
 
-    pub(super) async fn send(&mut self, next: (Target, Job, Instant)) -> Ended {
+    pub(super) async fn send(&self, next: (Target, Box<Job>, Instant)) -> Ended {
         let (target, job, deadline) = next;
         let client = self.clients.write.clone();
         job.run(target, client, deadline.max(clock::now() + Duration::from_secs(5))).await

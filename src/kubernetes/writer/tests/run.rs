@@ -8,8 +8,10 @@ use tokio::task::JoinSet;
 use super::super::{Writer, WriterConfig, WriterHandle, WriterMetrics};
 use super::bench::{Ends, ends, feed};
 use super::fixtures::{desired, key, proxied, whole};
+use crate::clock;
 use crate::drain::{self, Phase, Trigger};
 use crate::kubernetes::client::{Access, Clients};
+use crate::kubernetes::lease::RENEW_DEADLINE;
 use crate::kubernetes::mirror::Mirror;
 use crate::model::Namespace;
 use crate::testing::kube::{ApiServer, Rule, Verb};
@@ -182,4 +184,21 @@ async fn at_the_end_what_is_under_way_is_ended_and_what_waits_is_not_begun() {
     let lease = server.get("leases", "portolan-system/portolan").unwrap();
     assert_eq!(lease["spec"]["holderIdentity"], "");
     drop(writer);
+}
+
+#[tokio::test]
+async fn k16_after_the_holder_died_another_takes_over_but_not_too_soon() {
+    let server = server().await;
+    let (mut tasks, mut others) = (JoinSet::new(), JoinSet::new());
+    let mut first = replica(&server, "portolan-0", &mut tasks).await;
+    first.leads(true).await;
+    let mut second = replica(&server, "portolan-1", &mut others).await;
+    let read = |of: &crate::testing::kube::Request| of.resource == "leases" && of.verb == Verb::Get;
+    let mark = server.mark();
+    server.await_request_since(mark, read).await;
+    let died = clock::now();
+    tasks.shutdown().await;
+    second.leads(true).await;
+    let after = clock::now() - died;
+    assert!(after >= RENEW_DEADLINE, "{after:?}: the first might have written");
 }
