@@ -243,7 +243,7 @@ impl Cluster {
                 draining,
             },
             Outlets { desired: desired_tx, peers: peers_tx },
-            self.writer.handle(),
+            &self.writer,
         );
         let hearers = Hearers {
             facts: self.facts,
