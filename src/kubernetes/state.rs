@@ -39,6 +39,11 @@ pub(super) struct State {
     /// The last complaint that was told.
     told: Option<String>,
     synced: bool,
+    /// Namespaces on their way out: what they export is withdrawn at once, not when the last of
+    /// their objects is gone (seconds later).
+    ending: BTreeSet<Box<str>>,
+    /// Exports heard of in such namespaces: of one that is made anew they count after all.
+    withheld: BTreeMap<Name, SourceEvent>,
     /// How many Services have an address of each family.
     families: (usize, usize),
 }
@@ -76,6 +81,8 @@ impl State {
             refused: BTreeMap::new(),
             told: None,
             synced: false,
+            ending: BTreeSet::new(),
+            withheld: BTreeMap::new(),
             families: (0, 0),
         }
     }
@@ -252,9 +259,20 @@ impl State {
         version: u64,
         decoded: Decoded,
     ) -> Entry {
+        let Decoded { source, ours, seen, families } = decoded;
+        if resource == Resource::Namespace {
+            match seen {
+                Some(_) => self.admit_from(&name.name),
+                None => self.withdraw_from(&name.name),
+            }
+        }
+        let ends = resource == Resource::Export && self.ending.contains(&name.namespace);
+        let (withheld, source) = if ends { (source, None) } else { (None, source) };
+        if let Some(event) = withheld {
+            self.withheld.insert(name.clone(), event);
+        }
         let known = self.kinds.entry(resource).or_default();
         let before = known.objects.remove(name).unwrap_or_default();
-        let Decoded { source, ours, seen, families } = decoded;
         let entry = Entry {
             version,
             in_catalog: source.is_some(),
@@ -275,9 +293,48 @@ impl State {
         entry
     }
 
+    /// A namespace is on its way out, and so are its exports.
+    fn withdraw_from(&mut self, namespace: &str) {
+        if !self.ending.insert(namespace.into()) {
+            return;
+        }
+        let exports = &mut self.kinds.entry(Resource::Export).or_default().objects;
+        let there = exports.iter_mut().filter(|(name, entry)| {
+            *name.namespace == *namespace && entry.in_catalog
+        });
+        for (name, entry) in there {
+            entry.in_catalog = false;
+            if let Some(event) = absence(Resource::Export, name) {
+                self.pending.insert((Resource::Export, name.clone()), event);
+            }
+        }
+    }
+
+    /// A namespace that was on its way out is gone or made anew.
+    fn admit_from(&mut self, namespace: &str) {
+        if !self.ending.remove(namespace) {
+            return;
+        }
+        let (there, elsewhere): (BTreeMap<_, _>, _) = std::mem::take(&mut self.withheld)
+            .into_iter()
+            .partition(|(name, _)| *name.namespace == *namespace);
+        self.withheld = elsewhere;
+        let exports = &mut self.kinds.entry(Resource::Export).or_default().objects;
+        for (name, event) in there {
+            if let Some(entry) = exports.get_mut(&name) {
+                entry.in_catalog = true;
+                self.pending.insert((Resource::Export, name), event);
+            }
+        }
+    }
+
     /// The object is gone, as of that version.
     fn gone(&mut self, resource: Resource, name: &Name, version: u64) {
         self.refused.remove(&(resource, name.clone()));
+        self.withheld.remove(name);
+        if resource == Resource::Namespace {
+            self.admit_from(&name.name);
+        }
         let known = self.kinds.entry(resource).or_default();
         known.version = known.version.max(version);
         if known.objects.get(name).is_some_and(|entry| entry.version > version) {

@@ -450,6 +450,16 @@ async fn k06_a_storm_of_changes_is_coalesced_and_its_end_is_right() {
 }
 
 #[tokio::test]
+async fn k07_a_namespace_on_its_way_out_exports_nothing() {
+    let mut rig = Rig::start(shop(&["web", "db"]).await).await;
+    rig.synced().await;
+    assert!(rig.exports("web") && rig.exports("db"));
+    rig.server.terminate("shop");
+    rig.until("the end of its exports", |rig| !rig.exports("web") && !rig.exports("db")).await;
+    assert!(rig.server.has("serviceexports", "shop/web"), "before they themselves are gone");
+}
+
+#[tokio::test]
 async fn k12_only_v1alpha1_with_unknown_fields_and_values_is_served() {
     let server = ApiServer::start().await;
     for (plural, kind) in [("serviceexports", "ServiceExport"), ("serviceimports", "ServiceImport")]
