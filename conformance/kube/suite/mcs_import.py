@@ -152,8 +152,8 @@ def without_endpoints(context):
         context.expect(shop.lookup(cluster, "empty")["answers"], f"{cluster.name} does not answer its name")
         ip = found["spec"]["ips"][0]
         # kube-proxy refuses; the lab's nodes say so before it, as they have no default route.
-        seen = shop.callers[cluster].once(ip, 80, timeout="2s")
-        context.expect("refused" in seen.get("error", "") or "unreachable" in seen.get("error", ""), f"{seen}")
+        until(f"a refusal in {cluster.name}", 5, lambda at=cluster, to=ip: any(
+            word in shop.callers[at].once(to, 80, timeout="1s").get("error", "") for word in ("refused", "unreachable")))
     far.patch(path("services", "empty"), {"spec": {"selector": {"app": "echo"}}})
     shop.until_import(near, "empty", lambda found: found["status"].get("endpointSliceObjects") == "Present")
     shop.until_from(near, "empty", {far})
