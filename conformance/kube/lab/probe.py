@@ -75,7 +75,8 @@ class Client:
                 flags.append(f"--{name}")
             elif value is not None and value is not False:
                 flags.append(f"--{name}={value}")
-        return self.cluster.stream_exec(self.namespace, self.pod, ["/probe", "until-eof", command, *flags])
+        return self.cluster.stream_exec(self.namespace, self.pod, ["/probe", "until-eof", command, *flags],
+                                        handshake=True)
 
     def run(self, command, within=60, **options):
         """The same to its end: its records."""
@@ -92,7 +93,10 @@ class Client:
 
     def lookup(self, name, kind="A", server=None, timeout="5s"):
         """One question: {"rcode", "answers", "ttl", "ms", "error"}."""
-        return self.run("dns", name=name, type=kind, server=server, count=1, timeout=timeout)[0]
+        seen = self.run("dns", name=name, type=kind, server=server, count=1, timeout=timeout)
+        if not seen:
+            raise Failed("the client in the pod said nothing")
+        return seen[0]
 
     def load(self, target, rate=50, seconds=0, **options):
         """Starts connections at fixed instants; `finish()` or `wait()` of the Stream gives the records."""

@@ -208,7 +208,12 @@ impl Scene {
         assembly.apply(events);
         self.refused = assembly.refused().get(&web()).copied();
         self.inputs.local =
-            Arc::new(LocalCatalog { revision: 1, synced: true, exports: assembly.exports() });
+            Arc::new(LocalCatalog {
+                revision: 1,
+                synced: true,
+                exports: assembly.exports(),
+                ..LocalCatalog::default()
+            });
         self.observed.export = Some(ObservedExport {
             uid: "export".into(),
             generation: Some(3),
