@@ -169,5 +169,8 @@ def mixed_families(context):
             shop.until_from(cluster, f"only-{family.lower()}", {far})
     if far.families == near.families:
         return
-    shop.offer(near, "both-families")  # Dual-stack pods, called where there is one family.
-    shop.until_from(far, "both-families", {near})
+    # Called where there is one family: pods of both, and pods of the other one alone.
+    shop.offer(near, "both-families")
+    shop.offer(near, "other-family", ipFamilies=["IPv6"], ipFamilyPolicy="SingleStack")
+    for name in ("both-families", "other-family"):
+        shop.until_from(far, name, {near})
