@@ -61,21 +61,21 @@ def slice_families(context):
 
 @check("mcs-slices-one-source", kep=SLICES, modes=MODES, needs=NEEDS)
 def slice_sources(context):
-    """A slice holds endpoints of its source cluster alone: the own pods in the own, a way to the others in theirs."""
+    """Each address of a slice, called at its port, leads to pods of its source cluster: its own directly, others
+    by a way that each node has."""
     shop, near, far = stage(context)
     made(shop, near, far)
-    for cluster, other in ((near, far), (far, near)):
-        own = addresses(cluster.pods("shop", "app=echo"))
-        gateways = addresses(shop.mesh.pods(cluster))
-        direct = addresses(other.pods("shop", "app=echo")) if context.mode == "flat" else set()
-        for one in shop.slices(cluster, "sliced"):
-            held = {ip for endpoint in one["endpoints"] for ip in endpoint["addresses"]}
-            wanted = own if one["metadata"]["labels"][SOURCE] == cluster.name else gateways | direct
-            context.expect(held <= wanted, f"{one['metadata']['name']} in {cluster.name}: {held - wanted}")
-
-
-def addresses(pods):
-    return {at["ip"] for pod in pods for at in pod["status"]["podIPs"]}
+    shop.offer(far, "sliced-far")
+    shop.until_from(near, "sliced-far", {far})
+    for cluster, name, source in ((near, "sliced", near), (far, "sliced", far), (near, "sliced-far", far)):
+        called = 0
+        for one in shop.slices(cluster, name):
+            if one["metadata"]["labels"][SOURCE] == source.name:
+                for endpoint in one["endpoints"]:
+                    seen = shop.callers[cluster].once(endpoint["addresses"][0], one["ports"][0]["port"])
+                    context.expect(shop.who(seen) is source, f"{one['metadata']['name']} in {cluster.name}: {seen}")
+                    called += 1
+        context.expect(called, f"{cluster.name} has no endpoint of {name} in {source.name}")
 
 
 @check("mcs-slices-derived", kep=SLICES, needs=NEEDS)
