@@ -145,10 +145,11 @@ class Mesh:
         return leading[0], [pod for pod in pods if pod is not leading[0]]
 
     def client(self, cluster, node=None):
-        """A pod to call from; one for each node asked for."""
+        """A pod to call from; one for each node asked for, and one on the first."""
+        node = node or cluster.nodes[0]
         key = cluster, node
         if key not in self.clients:
-            self.clients[key] = Client(cluster, f"caller-{node.name if node else 'any'}", node=node)
+            self.clients[key] = Client(cluster, f"caller-{node.name}", node=node)
         return self.clients[key]
 
     def logs(self, cluster, lines=15):

@@ -4,6 +4,7 @@ a caller, and the words in which checks are written. Needed as `needs=("mesh", "
 Checks tell services apart by name, so that all of them share the servers' pods.
 """
 
+import concurrent.futures
 import time
 
 from api import reason
@@ -58,6 +59,9 @@ class Shop:
             self.make_namespace(cluster, namespace)
             cluster.apply([server(cluster, "echo", namespace, replicas=len(cluster.nodes), spread=True,
                                   tcp=(8080, 9090), udp=(8080,), terminationGracePeriodSeconds=1)])
+        nodes = [(cluster, node) for cluster in self.clusters for node in (None, *cluster.nodes[1:])]
+        with concurrent.futures.ThreadPoolExecutor(len(nodes)) as pool:
+            list(pool.map(lambda at: self.mesh.client(*at), nodes))
         for cluster in self.clusters:
             self.callers[cluster] = self.mesh.client(cluster)
             cluster.until_rolled_out(namespace, "echo")
@@ -66,6 +70,10 @@ class Shop:
     @staticmethod
     def make_namespace(cluster, namespace):
         cluster.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}])
+
+    def on_nodes(self, cluster):
+        """Pods to call from: one on each node."""
+        return [self.mesh.client(cluster, node) for node in (None, *cluster.nodes[1:])]
 
     # Writing
 

@@ -4,6 +4,7 @@ All cases are made at once before the first check: the first cluster's exports, 
 the creationTimestamp, the second one's, whose name would win a tie.
 """
 
+import concurrent.futures
 import time
 
 from checks import check, prepare
@@ -53,8 +54,8 @@ def conflicts(context):
     for turn, cluster in enumerate(pair):
         if turn:
             time.sleep(1.05)  # The timestamps by which exports are ordered have whole seconds.
-        for name, sides in CASES.items():
-            shop.offer(cluster, f"c-{name}", **sides[turn])
+        with concurrent.futures.ThreadPoolExecutor(6) as pool:
+            list(pool.map(lambda case, at=cluster, n=turn: shop.offer(at, f"c-{case[0]}", **case[1][n]), CASES.items()))
 
 
 def clash(context, name, reasons, field=None):

@@ -19,11 +19,10 @@ def importing_only(context):
         name = f"only-{exporter.name}"
         shop.offer(exporter, name)
         shop.until_from(importer, name, {exporter}, within=15)
-        for node in importer.nodes:
-            caller = shop.mesh.client(importer, node)
+        for caller in shop.on_nodes(importer):
             for ip in shop.until_import(importer, name)["spec"]["ips"]:
                 seen = caller.once(ip, 80)
-                context.expect(shop.who(seen) is exporter, f"from {node.name} to {ip}: {seen}")
+                context.expect(shop.who(seen) is exporter, f"from {caller.name} to {ip}: {seen}")
                 context.expect(seen["port"] == 8080, f"answered at the target port {seen['port']}")
 
 
