@@ -40,9 +40,9 @@ fn endpoints(slices: &[Value], service: &str) -> Vec<SocketAddr> {
 }
 
 fn derived(services: &[Value]) -> Option<String> {
-    let ours = services.iter().find(|service| {
-        service["metadata"]["labels"]["portolan.dev/service"] == "web"
-    })?;
+    let ours = services
+        .iter()
+        .find(|service| service["metadata"]["labels"]["portolan.dev/service"] == "web")?;
     Some(ours["metadata"]["name"].as_str()?.to_owned())
 }
 
@@ -116,9 +116,8 @@ async fn an_export_is_imported_reached_and_withdrawn() {
     assert_eq!(answer(gateway).await, "oregon");
     let v4: Vec<_> = ips(import.as_ref()).into_iter().filter(IpAddr::is_ipv4).collect();
     assert_eq!(resolves(here.dns(), |found| !found.is_empty()).await, v4);
-    let exported = |export: Option<&Value>| {
-        says(export, "Valid", "True") && says(export, "Ready", "True")
-    };
+    let exported =
+        |export: Option<&Value>| says(export, "Valid", "True") && says(export, "Ready", "True");
     oregon.api.await_object("serviceexports", "shop/web", exported).await;
 
     oregon.api.delete("serviceexports", "shop/web");

@@ -39,14 +39,18 @@ impl Site {
     pub(super) async fn new(name: &'static str, block: (u8, u8), ports: (u16, u16)) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         let api = ApiServer::start().await;
-        api.put(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } }));
+        api.put(
+            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } }),
+        );
         let authority = dir.path().join("authority");
         trust::init(&authority, name);
         let pair = trust::authority_pair(&authority);
         // As the kubelet mounts it.
         let mounted = dir.path().join("mounted");
         std::fs::create_dir(&mounted).expect("a writable directory");
-        for (name, octets) in [("tls.crt", &pair.certificate), ("tls.key", &pair.key.to_vec())] {
+        for (name, octets) in
+            [("tls.crt", pair.certificate.as_slice()), ("tls.key", pair.key.as_slice())]
+        {
             let path = mounted.join(name);
             std::fs::write(&path, octets).expect("a writable directory");
             let readers = std::fs::Permissions::from_mode(0o440);

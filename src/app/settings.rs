@@ -54,8 +54,9 @@ pub(super) fn gateway(config: &Config) -> gateway::Config {
         Source::Files(_) => gateway::ListenOn::Vips,
         // Where peers come in, clients do too; `gateway.listen` has one address at least.
         Source::Kubernetes(_) => {
-            let listen = config.gateway.listen.first();
-            gateway::ListenOn::Ports(listen.map_or(Ipv6Addr::UNSPECIFIED.into(), SocketAddr::ip))
+            let any = Ipv6Addr::UNSPECIFIED.into();
+            let at = config.gateway.listen.first().map_or(any, SocketAddr::ip);
+            gateway::ListenOn::Ports(at)
         }
     };
     gateway::Config { outbound: config.gateway.outbound, listen_on, ..gateway::Config::default() }

@@ -4,7 +4,7 @@
 
 mod settle;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -60,6 +60,8 @@ pub(super) struct Desk {
     statuses: Statuses,
     withdrawals: Withdrawals,
     refusals: Refusals,
+    /// Services that wait for addresses to become free, and how often they were tried.
+    freed: HashMap<ObjectId, u32>,
     away: Backoff,
     leads: bool,
     /// How far the mirror's changes are known: our own, and those looked at.
@@ -88,6 +90,7 @@ impl Desk {
             statuses: Statuses::default(),
             withdrawals: Withdrawals::default(),
             refusals: Refusals::default(),
+            freed: HashMap::new(),
             away: Backoff::try_new(AWAY_MIN, AWAY_MAX).expect("0.5 s is less than 10 s"),
             leads: false,
             known: 0,

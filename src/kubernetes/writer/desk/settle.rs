@@ -13,6 +13,12 @@ use crate::objects::{Kind, ObjectId};
 
 /// How long an object is left alone after a write met a newer version.
 const CONFLICT: Duration = Duration::from_millis(100);
+/// A lost Service gives its addresses back some moments after it is gone: what asks for them again
+/// before that is refused, and tried again this soon, so often.
+const FREED: Duration = Duration::from_millis(200);
+const FREED_TRIES: u32 = 25;
+/// What the API server says of an address that is not free (yet).
+const NOT_FREE: &str = "already allocated";
 /// What is said of an object that has a name of ours but not our label.
 const FOREIGN: &str = "an object of this name exists that Portolan did not make; it is left alone: \
                        delete or rename it, or rename the exported Service";
@@ -26,8 +32,19 @@ impl Desk {
     pub(in super::super) fn finish(&mut self, ended: Ended, now: Instant) {
         let Ended { target, aim, uid, outcome } = ended;
         self.metrics.count(&target, &outcome);
-        let changed_since = matches!(outcome, Outcome::Stale(_) | Outcome::Missing);
+        let soon = match (&target, &outcome) {
+            (_, Outcome::Stale(_) | Outcome::Missing) => Some(CONFLICT),
+            (Target::Object(id), Outcome::Failed(Fault::Refused(message)))
+                if self.waits_for_address(id, message) =>
+            {
+                Some(FREED)
+            }
+            _ => None,
+        };
         match outcome {
+            Outcome::Failed(Fault::Refused(why)) if soon.is_some() => {
+                tracing::debug!(?target, %why, "its addresses are not free yet");
+            }
             Outcome::Failed(Fault::Away(why)) => {
                 tracing::debug!(%why, "a write was not answered; nothing is written for a while");
                 self.queue.pause(now + self.away.pause());
@@ -48,9 +65,19 @@ impl Desk {
             Target::Export(key) => self.look(key, now),
             Target::Peer(_) => self.look_at_peers(now),
         }
-        if changed_since {
-            self.queue.delay(&target, now + CONFLICT);
+        if let Some(pause) = soon {
+            self.queue.delay(&target, now + pause);
         }
+    }
+
+    /// Whether a Service is refused only because its addresses are not free yet.
+    fn waits_for_address(&mut self, id: &ObjectId, message: &str) -> bool {
+        if id.kind != Kind::Service || !message.contains(NOT_FREE) {
+            return false;
+        }
+        let tries = self.freed.entry(id.clone()).or_default();
+        *tries += 1;
+        *tries <= FREED_TRIES
     }
 
     /// What the end of a write about one object of ours, computed from the one with `uid`, means.
@@ -114,6 +141,7 @@ impl Desk {
 
     pub(super) fn settled(&mut self, id: &ObjectId) {
         self.refusals.lift(id);
+        self.freed.remove(id);
         // The leader keeps to it until it is told what should be there.
         if !self.leads {
             self.withdrawals.end(id);
