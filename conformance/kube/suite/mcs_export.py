@@ -226,6 +226,16 @@ def export_labels_change(context):
     shop.until_import(near, "relabelled", follows)
 
 
+@check("mcs-export-bad-annotation", kep=EXPORTING, level="SHOULD", needs=NEEDS)
+def bad_annotation(context):
+    """An annotation that cannot be understood leaves the export Valid, which names it, and the default holds."""
+    shop, near, far = stage(context)
+    shop.offer(far, "misspelt", export={"metadata": {"annotations": {"portolan.dev/policy": "furthest"}}})
+    said = shop.until_condition(far, "misspelt", "Valid", "True", "Valid")
+    context.expect("portolan.dev/policy" in said["message"], f"{said}")
+    shop.until_from(near, "misspelt", {far})
+
+
 @check("mcs-service-name-with-digit", kep=EXPORTING, needs=NEEDS)
 def name_with_digit(context):
     """A Service whose name begins with a digit is exported, where the API server allows such names."""
