@@ -142,7 +142,7 @@ def derived_changed(context):
 
 @check("mcs-import-without-endpoints", kep="#tracking-endpoints", needs=NEEDS)
 def without_endpoints(context):
-    """An export without a ready pod keeps import, address and name; there is no slice, and calls are refused."""
+    """An export without a ready pod keeps import, address and name; there is no slice, and kube-proxy knows nobody."""
     shop, near, far = stage(context)
     shop.offer(far, "empty", selector={"app": "nobody"})
     for cluster in (near, far):
@@ -151,9 +151,12 @@ def without_endpoints(context):
         context.expect(not shop.slices(cluster, "empty"), f"{cluster.name} has slices")
         context.expect(shop.lookup(cluster, "empty")["answers"], f"{cluster.name} does not answer its name")
         ip = found["spec"]["ips"][0]
-        # kube-proxy refuses; the lab's nodes say so before it, as they have no default route.
-        until(f"a refusal in {cluster.name}", 5, lambda at=cluster, to=ip: any(
-            word in shop.callers[at].once(to, 80, timeout="1s").get("error", "") for word in ("refused", "unreachable")))
+        # Then kube-proxy refuses, or the node before it, which has no route to such an address.
+        derived = shop.derived(cluster, "empty")["metadata"]["name"]
+        wanted = f"?labelSelector=kubernetes.io%2Fservice-name%3D{derived}"
+        left = [one for one in cluster.get(path("endpointslices") + wanted)["items"] if one["endpoints"]]
+        context.expect(not left, f"kube-proxy of {cluster.name} is told of {left}")
+        context.expect(shop.callers[cluster].once(ip, 80, timeout="1s").get("error"), f"{cluster.name} answers")
     far.patch(path("services", "empty"), {"spec": {"selector": {"app": "echo"}}})
     shop.until_import(near, "empty", lambda found: found["status"].get("endpointSliceObjects") == "Present")
     shop.until_from(near, "empty", {far})
