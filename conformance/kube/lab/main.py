@@ -168,8 +168,11 @@ def howto(lab):
 
 
 def chosen(options, setting):
-    return [one for one in checks.CHECKS if setting in one.modes
-            and (one.name in options.only if options.only else options.long or not one.long)]
+    """Those that need no preparation come first: the others rely on what they prove, and prepare what they
+    would stumble over."""
+    found = [one for one in checks.CHECKS if setting in one.modes
+             and (one.name in options.only if options.only else options.long or not one.long)]
+    return sorted(found, key=lambda one: bool(one.needs))
 
 
 def listing():
