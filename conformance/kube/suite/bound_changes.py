@@ -1,11 +1,12 @@
 """How soon a change of endpoints is right in another cluster, and a switch in the slices."""
 
+import concurrent.futures
 import random
 import threading
 import time
 
-from bound_stage import (MODES, PORT, SLICES, SPACE, Follow, by_hand, export, failures, hand_made, log_lines, parsed,
-                         percentile, ready_addresses, stage, wall, within)
+from bound_stage import (MCS, MODES, PORT, SLICES, SPACE, Follow, by_hand, export, failures, hand_made,
+                         log_lines, parsed, percentile, ready_addresses, stage, wall, within)
 from checks import check
 from probe import joined
 from tools import Failed, until
@@ -71,7 +72,7 @@ def endpoint_changes(context):
     context.figure("failed connections meanwhile", len(failed), "", "= 0")
     context.note(f"median {percentile(delays, 50):.3f} s, worst {max(delays):.3f} s")
     for lane in lanes:
-        made.far.delete(f"/apis/multicluster.x-k8s.io/v1beta1/namespaces/{SPACE}/serviceexports/{lane.name}")
+        made.far.delete(f"/apis/{MCS}/namespaces/{SPACE}/serviceexports/{lane.name}")
 
 
 def of_import(name):
@@ -108,7 +109,8 @@ def switch(context):
             begun, since = time.monotonic(), time.time()
             made.near.patch(f"{SLICES}/swap-by-hand", hand_made("swap", [own], ready))
             replied = time.time()
-            at, _ = watch.until(lambda event, wanted=wanted: ready_addresses(event["object"]) == wanted, 5, after=begun)
+            at, _ = watch.until(
+                lambda event, wanted=wanted: ready_addresses(event["object"]) == wanted, 5, after=begun)
             time.sleep(0.1)  # The line may be written later than it says.
             decision = decided(made, "swap", since)
             said += decision is not None
@@ -118,7 +120,7 @@ def switch(context):
     finally:
         watch.close()
     context.figure("decision to slice, worst of 20", max(waits) * 1000, "ms", "<= 500")
-    start = "the decision's log time" if said == len(waits) else "the API's reply to the change, as no decision is logged"
+    start = "the decision's log time" if said == len(waits) else "the API's reply (no decision is logged)"
     context.note(f"start is {start}; median {percentile(waits, 50) * 1000:.0f} ms; "
                  f"then answered from there after {', '.join(f'{s:.1f}' for s in answered)} s")
 
@@ -134,18 +136,23 @@ def until_answered_by(made, name, cluster):
 MANY = 1000
 
 
+def many(cluster, space, name, pod):
+    """One of the thousand."""
+    cluster.create(f"/api/v1/namespaces/{space}/services", by_hand(cluster, name, space))
+    cluster.create(SLICES.replace(f"/{SPACE}/", f"/{space}/"), hand_made(name, [pod], namespace=space))
+    cluster.create(f"/apis/{MCS}/namespaces/{space}/serviceexports", export(name, namespace=space))
+
+
 @check("bound-switch-1000", level="bound", modes=MODES, needs=("mesh",), long=True)
 def switch_many(context):
     """1 000 services switched by one annotation of their namespace: to the last slice."""
     made = stage(context)
     space, names = "many", [f"svc-{n:03}" for n in range(MANY)]
     own, other = made.pods(made.near, "near")[0], made.pods(made.far, "far")[0]
-    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space}}
-    for cluster, pod in ((made.near, own), (made.far, other)):
-        cluster.apply([namespace])
-        for name in names:
-            cluster.apply([by_hand(cluster, name, space), hand_made(name, [pod], namespace=space),
-                           export(name, namespace=space)])
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for cluster, pod in ((made.near, own), (made.far, other)):
+            cluster.create("/api/v1/namespaces", {"metadata": {"name": space}})
+            list(pool.map(lambda name, at=cluster, pod=pod: many(at, space, name, pod), names))
     path = (f"/apis/discovery.k8s.io/v1/namespaces/{space}/endpointslices"
             "?labelSelector=portolan.dev/service,kubernetes.io/service-name")
     local, gateways = {own["status"]["podIP"]}, {pod["status"]["podIP"] for pod in made.mesh.pods(made.near)}

@@ -6,7 +6,7 @@ import signal
 import time
 
 from bound_changes import of_import
-from bound_stage import MODES, SLICES, by_hand, export, hand_made, ready_addresses, stage, wall
+from bound_stage import MODES, SLICES, by_hand, derived_addresses, export, hand_made, ready_addresses, stage, wall
 from checks import check
 from install import NAMESPACE
 from tools import until
@@ -27,7 +27,7 @@ class Churn:
 
     def until(self, wanted, within):
         def there():
-            return [ready_addresses(one) for one in self.made.near.get(of_import("torn"))["items"]] == [wanted]
+            return derived_addresses(self.made.near, "torn") == [wanted]
         until(f"the slice leads to {sorted(wanted)}", within, there)
 
 
@@ -51,13 +51,16 @@ def frozen(context, seconds):
     name = leader["metadata"]["name"]
     lease = made.near.watch(f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
                             "?fieldSelector=metadata.name%3Dportolan")
-    # What is computed from this one is not sent, or is just on its way.
+    pids = made.near.pod_pids(NAMESPACE, leader)
     churn.turn(False)
-    time.sleep(0.05)
+    # It takes some 25 ms from here to the slice: what is computed is just not sent, or on its way.
+    time.sleep(0.012)
     begun = time.monotonic()
-    pids = made.near.kill_pod_process(NAMESPACE, leader, signal.SIGSTOP)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
     try:
-        at, event = lease.until(lambda e: e["object"]["spec"].get("holderIdentity") not in ("", None, name), 30, after=begun)
+        at, event = lease.until(
+            lambda e: e["object"]["spec"].get("holderIdentity") not in ("", None, name), 30, after=begun)
         successor = event["object"]["spec"]["holderIdentity"]
         context.figure("freeze to another leader", at - begun, "s", "<= 8")
         known = {pod["metadata"]["name"] for pod in others}
@@ -85,7 +88,8 @@ def settled(context, made, slices, before, local):
     """What the successor wrote stands, unwritten since; what names the gateways may follow their state."""
     slices.close()
     strange = [event for _, event in slices.events
-               if event["type"] == "DELETED" or ready_addresses(event["object"]) != local]
+               if event["object"]["addressType"] == "IPv4"
+               and (event["type"] == "DELETED" or ready_addresses(event["object"]) != local)]
     context.figure("writes over the successor's slice", len(strange), "", "= 0")
     after = state(made)
     context.figure("objects gone since the thaw", len(before.keys() - after.keys()), "", "= 0")

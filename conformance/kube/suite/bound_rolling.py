@@ -3,7 +3,7 @@
 import time
 
 from bound_gateway import proven
-from bound_stage import MODES, failures, stage, told
+from bound_stage import MODES, failures, rate, stage, told
 from checks import check
 from install import NAMESPACE
 from tools import until
@@ -25,20 +25,21 @@ def rolled(context, made, cluster):
     time.sleep(1)
     begun = time.time()
     restart(cluster)
-    until("the old pods gone", 150, lambda: not old & {pod["metadata"]["uid"] for pod in made.mesh.pods(cluster)}, every=0.5)
+    until("the old pods gone", 150,
+          lambda: not old & {pod["metadata"]["uid"] for pod in made.mesh.pods(cluster)}, every=0.5)
     took = time.time() - begun
     time.sleep(1)
     records = load.finish()
     failed = failures(records)
     name = f"{cluster.name}, which {'calls' if cluster is made.near else 'is called'}"
-    context.figure(f"{name}: new connections", len(records) / (records[-1]["began"] - records[0]["began"]), "/s", ">= 190")
+    context.figure(f"{name}: new connections", rate(records), "/s", ">= 190")
     context.figure(f"{name}: failed", len(failed), f"of {len(records)}", "= 0")
     proven(made, records)
     slowest = max(record.get("first_byte_ms", 0) for record in records)
     context.note(f"{name}: {took:.0f} s; slowest first byte {slowest:.0f} ms")
     if failed:
         moments = ", ".join(f"{record['began'] - begun:.1f}" for record in failed[:8])
-        context.note(f"{name}: failed {moments} s after; {told(failed)}")
+        context.note(f"{name}: failed {moments} s after; {told(failed, begun)}")
 
 
 @check("bound-rolling-restart", level="bound", modes=MODES, needs=("mesh",))

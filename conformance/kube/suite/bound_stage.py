@@ -6,6 +6,7 @@ Times are wall-clock seconds: pods, nodes and the runner share the machine's one
 import datetime
 import json
 import os
+import re
 import time
 
 from install import NAMESPACE
@@ -175,14 +176,23 @@ def within(records, begin, end=float("inf")):
     return [record for record in records if begin <= record["began"] < end]
 
 
-def told(records, most=4):
-    """What failures say, for a note: each text with how often, without what differs in it."""
-    counts = {}
+def told(records, at, most=4):
+    """What failures say, for a note: each text with how often and when they began, in seconds after `at`."""
+    moments = {}
     for record in failures(records):
-        text = record.get("error") or f"rcode {record.get('rcode')}, no answer"
-        text = text.split("->")[0].split(" ")[0] + " ..." + text.split("->")[-1].split(" ", 1)[-1] if "->" in text else text
-        counts[text] = counts.get(text, 0) + 1
-    return "; ".join(f"{count} x {text}" for text, count in sorted(counts.items(), key=lambda c: -c[1])[:most])
+        text = record.get("error") or f"rcode {record.get('rcode')} and no answer"
+        # Without addresses and ports, which differ.
+        text = re.sub(r"\S*[0-9a-f][.:]\S*\d(->\S+)?:? ?", "", text)
+        moments.setdefault(text, []).append(record["began"] - at)
+    texts = sorted(moments.items(), key=lambda item: -len(item[1]))[:most]
+    said = (f"{len(when)} x {text} ({min(when):.2f} to {max(when):.2f} s)" for text, when in texts)
+    return "; ".join(said) or "none failed"
+
+
+def rate(records):
+    """Connections begun per second."""
+    begun = [record["began"] for record in records]
+    return (len(begun) - 1) / (max(begun) - min(begun)) if len(begun) > 1 else 0.0
 
 
 def wall(monotonic):
@@ -234,6 +244,7 @@ def metrics(cluster, pod):
     """{series: value} of a gateway, asked on its node."""
     node = next(n for n in cluster.nodes if n.name == pod["spec"]["nodeName"])
     url = f"http://{pod['status']['podIP']}:9901/metrics"
-    text = node.run("python3", "-c", f"import urllib.request as r; print(r.urlopen('{url}', timeout=5).read().decode())")
+    script = f"import urllib.request as r; print(r.urlopen('{url}', timeout=5).read().decode())"
+    text = node.run("python3", "-c", script)
     lines = (line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
     return {name: float(value) for name, value in lines}

@@ -27,7 +27,7 @@ def uplink_cut(context):
     finally:
         made.middle.heal_uplink()
     healed = time.time()
-    context.shared["uplink"] = load, healed
+    context.shared["uplink"] = load, cut, healed
     records = within(load.fresh(), cut, healed - 2)
     failed = failures(records)
     answered = [record for record in records if record.get("pod")]
@@ -40,7 +40,7 @@ def uplink_cut(context):
     late = max((record["began"] for record in answered if record["first_byte_ms"] > 250), default=cut)
     before = failures([r for r in load.fresh() if r["began"] < cut])
     context.note(f"first bytes later than 250 ms until {late - cut:.1f} s after the cut; of those begun before it "
-                 f"{len(before)} failed; {told(records) or 'none failed since'}")
+                 f"{len(before)} failed; {told(records, cut)}")
 
 
 def uplink_healed(context):
@@ -48,12 +48,15 @@ def uplink_healed(context):
     made = stage(context)
     if "uplink" not in context.shared:
         raise Failed("the uplink was never cut")
-    load, healed = context.shared.pop("uplink")
+    load, cut, healed = context.shared.pop("uplink")
     left = healed + 45 - time.time()
     if left > 0:
         time.sleep(left)
-    records = within(load.finish(), healed)
+    everything = load.finish()
+    records = within(everything, healed)
     back = [record["began"] - healed for record in records if record.get("cluster") == made.middle.name]
+    # Those too that had not ended when the cut was judged.
+    context.figure("failed of those begun while cut", len(failures(within(everything, cut, healed))), "", "= 0")
     context.figure("failed since it is healed", len(failures(records)), f"of {len(records)}", "= 0")
     context.figure("healed to the first answer from there", min(back, default=None), "s", f"<= {BACK_FIRST}")
     context.figure("the same, not too soon", min(back, default=None), "s", f">= {BACK_EARLIEST}")
@@ -61,4 +64,4 @@ def uplink_healed(context):
     share = sum(record.get("cluster") == made.middle.name for record in last) / len(last)
     context.figure("answers from there in the last 3 s", share, "of them", "= 1")
     if failures(records):
-        context.note(told(records))
+        context.note(told(records, healed))

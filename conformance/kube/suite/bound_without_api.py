@@ -4,7 +4,8 @@ import re
 import time
 
 from bound_gateway import proven
-from bound_stage import MODES, PORT, SPACE, Follow, failures, log_lines, metrics, stage, started, told, within
+from bound_stage import (MODES, PORT, SPACE, Follow, failures, log_lines, metrics, rate, stage, started, told,
+                         within)
 from bound_uplink import uplink_healed
 from checks import check
 from install import NAMESPACE
@@ -67,7 +68,8 @@ def restarted(context, made, pod):
     port = made.shared_port
     old = set(made.near.pod_pids(NAMESPACE, pod))
     calls = Follow(made.client.load(joined(ip, port), rate=50, timeout="2s"))
-    names = Follow(made.client.start("dns", name=f"far.{SPACE}.{ZONE}", server=joined(ip, 5353), rate=50, timeout="1s"))
+    names = Follow(made.client.start("dns", name=f"far.{SPACE}.{ZONE}", server=joined(ip, 5353), rate=50,
+                                     timeout="1s"))
     calls.until(lambda record: record.get("pod"), 5)
     names.until(lambda record: record["answers"], 5)
     made.near.kill_pod_process(NAMESPACE, pod)
@@ -124,12 +126,12 @@ def away(context, seconds):
 def serving(context, begun, records, lookups):
     """Nothing failed since."""
     records, lookups = within(records, begun), within(lookups, begun)
-    context.figure("new connections", len(records) / (records[-1]["began"] - begun), "/s", ">= 50")
+    context.figure("new connections", rate(records), "/s", ">= 50")
     context.figure("failed connections", len(failures(records)), f"of {len(records)}", "= 0")
     context.figure("failed DNS answers", len(failures(lookups)), f"of {len(lookups)}", "= 0")
     for what in (records, lookups):
         if failures(what):
-            context.note(f"first {failures(what)[0]['began'] - begun:.1f} s after: {told(what)}")
+            context.note(f"first {failures(what)[0]['began'] - begun:.1f} s after: {told(what, begun)}")
 
 
 def tried(context, attempts, begun, until_then, minute, total):
@@ -140,7 +142,8 @@ def tried(context, attempts, begun, until_then, minute, total):
     if not first:
         raise Failed(f"no attempt is logged; {COUNTED} rose by {minute} in the first minute")
     context.figure("attempts of a watch in the first minute, most", max(first.values()), "", f"<= {FIRST_MINUTE}")
-    context.figure("attempts of a watch a minute later, most", max(later.values(), default=0) / minutes, "/min", f"<= {LATER}")
+    often = max(later.values(), default=0) / minutes
+    context.figure("attempts of a watch a minute later, most", often, "/min", f"<= {LATER}")
     context.figure("watches that try again", len({kind for _, kind in first}), "", ">= 6")
     context.note(f"{COUNTED} rose by {minute} in the first minute, by {total} in {until_then - begun:.0f} s")
 
