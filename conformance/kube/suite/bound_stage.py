@@ -3,6 +3,7 @@ that calls them, and what reads a load's records while it runs.
 
 Times are wall-clock seconds: pods, nodes and the runner share the machine's one clock."""
 
+import contextlib
 import datetime
 import json
 import os
@@ -97,6 +98,18 @@ class Stage:
         wanted = {pod["status"]["podIP"] for pod in self.mesh.pods(cluster)}
         until(f"{sorted(wanted)} in the slices of {cluster.name}", within,
               lambda: all(at == wanted for at in derived_addresses(cluster, "far")) and wanted)
+        if cluster is self.near:
+            self._forget(wanted)
+
+    def _forget(self, gateways):
+        """Of connections that broke with a gateway that is no more conntrack keeps what they were: who
+        gets the port of one again would be led to an address of nobody."""
+        caller, node = self.client.pod["status"]["podIP"], self.near.nodes[0]
+        table = node.run("conntrack", "-L", "-f", "ipv4", "-p", "tcp", "--src", caller)
+        for gone in {at for at in re.findall(r"src=(\S+) dst=\S+ sport=2\d{4} ", table)} - gateways:
+            with contextlib.suppress(Failed):  # They may have expired since.
+                node.run("conntrack", "-D", "-f", "ipv4", "-p", "tcp", "--src", caller,
+                         "--reply-src", gone)
 
     def derived(self, name, cluster=None):
         """The derived Service."""

@@ -3,10 +3,10 @@
 import re
 import time
 
+import bound_uplink
 from bound_gateway import proven
 from bound_stage import (MODES, PORT, SPACE, Follow, failures, log_lines, metrics, rate, stage, started, told,
                          within)
-from bound_uplink import uplink_healed
 from checks import check
 from install import NAMESPACE
 from probe import joined
@@ -112,6 +112,7 @@ def away(context, seconds):
         proven(made, records)
         tried(context, attempts, begun, until_then, minute, total)
         context.note(f"connections to the API server in the first minute, of all gateways: {connections}")
+        bound_uplink.end(context)
         restarted(context, made, pods[-1])
         left = begun + seconds - time.time()
         time.sleep(max(0, left))
@@ -161,4 +162,4 @@ def without_api_long(context):
 
 
 # Here, so that the return of the cluster that was cut off goes on while the API server is away.
-check("bound-uplink-healed", level="bound", modes=MODES, needs=("mesh",))(uplink_healed)
+check("bound-uplink-healed", level="bound", modes=MODES, needs=("mesh",))(bound_uplink.uplink_healed)
