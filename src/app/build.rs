@@ -141,10 +141,7 @@ pub async fn build(
         source_kind: settings::source_kind(config),
     };
     let admin = admin::Server::bind(settings::admin(config), Arc::new(status), registry.clone())?;
-    let dns_config = settings::dns(config);
-    let dns_metrics = dns::Metrics::register(&registry)?;
-    // Opened only when synced, but an address that cannot be had must refuse the start.
-    drop(dns::Server::bind(dns_config.clone(), table.clone(), dns_metrics.clone())?);
+    let dns = DnsTask::prepare(config, table.clone(), &registry, ready, zone)?;
     let (admin_address, probes) = (admin.local_addr(), admin.probes_addr());
 
     let outlets = Outlets {
@@ -194,12 +191,7 @@ pub async fn build(
     tasks.spawn("probes", Role::Supporting, gateway.clone().run_probes(gateway_drain.clone()));
     tasks.spawn("pool", Role::Supporting, gateway.run_pool(gateway_drain.clone()));
     tasks.spawn("admin", Role::Supporting, admin.run(gateway_drain.clone()));
-    tasks.spawn(
-        "dns",
-        Role::Serving,
-        DnsTask { config: dns_config, table, metrics: dns_metrics, ready, zone }
-            .run(dns_tx, dns_drain),
-    );
+    tasks.spawn("dns", Role::Serving, dns.run(dns_tx, dns_drain));
     tasks.spawn(
         "config",
         Role::Supporting,
@@ -216,14 +208,7 @@ pub async fn build(
         supervisor: tasks,
         config_faulty,
         drain: gateway_drain,
-        stages: Stages {
-            gateway: gateway_trigger,
-            dns: dns_trigger,
-            draining: draining_tx,
-            gateway_delay: config.gateway.shutdown_delay,
-            dns_delay: config.dns.shutdown_delay,
-            deadline: config.gateway.drain,
-        },
+        stages: Stages::new(config, gateway_trigger, dns_trigger, draining_tx),
     })
 }
 
@@ -244,6 +229,20 @@ struct DnsTask {
 }
 
 impl DnsTask {
+    /// It opens only when synced, but an address that cannot be had must refuse the start.
+    fn prepare(
+        config: &Config,
+        table: SharedTable,
+        registry: &Registry,
+        ready: watch::Receiver<bool>,
+        zone: watch::Receiver<ZoneConfig>,
+    ) -> Result<Self, BuildError> {
+        let config = settings::dns(config);
+        let metrics = dns::Metrics::register(registry)?;
+        drop(dns::Server::bind(config.clone(), table.clone(), metrics.clone())?);
+        Ok(Self { config, table, metrics, ready, zone })
+    }
+
     async fn run(
         mut self,
         addresses: watch::Sender<Vec<SocketAddr>>,

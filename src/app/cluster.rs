@@ -125,10 +125,12 @@ pub(super) async fn follow(
     hearers: Hearers,
     mut drain: drain::Watch,
 ) -> anyhow::Result<()> {
+    // That there is nothing is news too, once.
+    let mut first = true;
     loop {
         let now = Arc::clone(&view.borrow_and_update());
         if now.synced {
-            hearers.take(&now, &advertise);
+            hearers.take(&now, &advertise, std::mem::take(&mut first));
         }
         let alive = live(&siblings.borrow_and_update(), hearers.replica);
         hearers.presence.send_if_modified(|presence| {
@@ -145,9 +147,9 @@ pub(super) async fn follow(
 }
 
 impl Hearers {
-    fn take(&self, view: &ClusterView, advertise: &[PeerAddress]) {
+    fn take(&self, view: &ClusterView, advertise: &[PeerAddress], first: bool) {
         let facts = ClusterFacts::of(view);
-        self.facts.send_if_modified(|current| replace(current, facts));
+        self.facts.send_if_modified(|current| replace(current, facts) || first);
         let port = self.gateway_port;
         let members = view.gateways.iter().map(|gateway| member(gateway, port)).collect();
         let addresses = view.gateways.iter().flat_map(|gateway| gateway.addresses.iter().copied());

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 use crate::catalog::{LocalExport, NotExported, ServiceType};
-use crate::kubernetes::{ClusterView, PeerSpec, WriterHandle};
+use crate::kubernetes::{
+    ClusterView, Event, Events, PeerSpec, Severity, Subject, Writer, WriterHandle,
+};
 use crate::model::{ClusterId, PortKey, PortNumber, ServiceKey};
 use crate::objects::{
     Case, Desired, Exhausted, GatewayPod, Observed, PeerStatus, PortBook, World, desired,
@@ -69,6 +71,7 @@ pub(super) struct Director {
     sources: Sources,
     out: Outlets,
     writer: WriterHandle,
+    events: Events,
     book: PortBook,
     /// Whether this replica led at the last look.
     led: bool,
@@ -98,14 +101,15 @@ impl Director {
         config: DirectorConfig,
         sources: Sources,
         out: Outlets,
-        writer: WriterHandle,
+        writer: &Writer,
     ) -> Self {
         Self {
             book: PortBook::new(config.ports.clone()),
+            events: writer.events(),
             config,
             sources,
             out,
-            writer,
+            writer: writer.handle(),
             led: false,
             world: None,
             seen: HashMap::new(),
@@ -173,6 +177,9 @@ impl Director {
             if self.seen.get(&key).is_some_and(|before| before.is(&seen)) {
                 continue;
             }
+            let before = self.seen.get(&key);
+            self.tell_owner(&key, before.and_then(|seen| seen.local.as_deref()), &seen, &view);
+            log_way(&key, before.and_then(|seen| seen.route.as_deref()), seen.route.as_deref());
             said.push(seen.decide(&key, &world, wall_ms));
             if seen.is_gone() {
                 self.seen.remove(&key);
@@ -315,6 +322,48 @@ impl Director {
         if told {
             self.told = Some(now);
         }
+    }
+}
+
+impl Director {
+    /// What the owner of an export should know of it, as Events on the ServiceExport.
+    fn tell_owner(
+        &self,
+        key: &ServiceKey,
+        before: Option<&LocalExport>,
+        now: &Seen,
+        view: &ClusterView,
+    ) {
+        let Some(local) = now.local.as_deref() else { return };
+        let known = before.map(|before| before.problems.as_slice()).unwrap_or_default();
+        for problem in local.problems.iter().filter(|problem| !known.contains(problem)) {
+            let message = format!("{}: {}", problem.field, problem.message);
+            self.events.say(Event {
+                subject: Subject {
+                    api_version: view.mcs.api_version().into(),
+                    kind: "ServiceExport".into(),
+                    namespace: key.namespace.as_str().into(),
+                    name: key.name.as_str().into(),
+                    uid: now.observed.export.as_ref().map(|export| export.uid.clone()),
+                },
+                severity: Severity::Warning,
+                reason: "NotUnderstood",
+                message: message.into(),
+            });
+        }
+    }
+}
+
+/// Logs where connections go when that changed between this cluster and others.
+fn log_way(key: &ServiceKey, before: Option<&Route>, now: Option<&Route>) {
+    let way = |route: &Route| match route.clusters.iter().find(|candidate| candidate.usable) {
+        Some(candidate) if candidate.local => "local",
+        Some(_) => "gateway",
+        None => "none",
+    };
+    let (from, to) = (before.map_or("none", way), now.map_or("none", way));
+    if from != to {
+        tracing::info!(service = %key, from, to, "where connections go");
     }
 }
 

@@ -28,6 +28,7 @@ use tokio::sync::watch;
 pub use build::{BuildError, build};
 pub use supervise::TaskEnded;
 
+use crate::config::Config;
 use crate::config::reload::Status;
 use crate::drain;
 use supervise::{Role, Supervisor};
@@ -80,6 +81,24 @@ struct Stages {
     gateway_delay: Duration,
     dns_delay: Duration,
     deadline: Duration,
+}
+
+impl Stages {
+    fn new(
+        config: &Config,
+        gateway: drain::Trigger,
+        dns: drain::Trigger,
+        draining: watch::Sender<bool>,
+    ) -> Self {
+        Self {
+            gateway,
+            dns,
+            draining,
+            gateway_delay: config.gateway.shutdown_delay,
+            dns_delay: config.dns.shutdown_delay,
+            deadline: config.gateway.drain,
+        }
+    }
 }
 
 impl Running {

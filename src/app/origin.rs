@@ -38,7 +38,7 @@ pub(super) struct Opened {
 /// Where truth comes from.
 pub(super) enum Origin {
     /// A directory of manifests.
-    Files(files::Source),
+    Files(Box<files::Source>),
     /// The API server of the own cluster.
     Cluster(Box<Cluster>),
 }
@@ -106,7 +106,7 @@ impl Opened {
         let (source, first) = files::Source::open(files::Config { dir: dir.to_owned() })?;
         let source = source.with_metrics(files::Metrics::register(registry)?);
         let start = start::from_files(config, store, first);
-        Ok(Self { origin: Origin::Files(source), start, trust })
+        Ok(Self { origin: Origin::Files(Box::new(source)), start, trust })
     }
 }
 
@@ -243,7 +243,7 @@ impl Cluster {
                 draining,
             },
             Outlets { desired: desired_tx, peers: peers_tx },
-            self.writer.handle(),
+            &self.writer,
         );
         let hearers = Hearers {
             facts: self.facts,

@@ -2,7 +2,7 @@
 
 pub(super) mod kubernetes;
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -52,7 +52,12 @@ pub(super) fn admin(config: &Config) -> admin::Config {
 pub(super) fn gateway(config: &Config) -> gateway::Config {
     let listen_on = match config.source {
         Source::Files(_) => gateway::ListenOn::Vips,
-        Source::Kubernetes(_) => gateway::ListenOn::Ports,
+        // Where peers come in, clients do too; `gateway.listen` has one address at least.
+        Source::Kubernetes(_) => {
+            let any = Ipv6Addr::UNSPECIFIED.into();
+            let at = config.gateway.listen.first().map_or(any, SocketAddr::ip);
+            gateway::ListenOn::Ports(at)
+        }
     };
     gateway::Config { outbound: config.gateway.outbound, listen_on, ..gateway::Config::default() }
 }

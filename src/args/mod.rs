@@ -236,15 +236,6 @@ pub struct TrustShowArgs {
     pub output: Format,
 }
 
-/// What the downward API says of the pod we run in; nothing outside of one.
-///
-/// # Errors
-/// A variable is set to what is no namespace or no address; the text names it.
-#[allow(clippy::disallowed_methods, reason = "the one place where the environment is read")]
-pub fn pod() -> Result<Pod, String> {
-    Pod::read(|name| std::env::var(name).ok())
-}
-
 impl AskArgs {
     /// The admin addresses named on the command line; `configured` where none is and there is a
     /// configuration, else the default.

@@ -66,9 +66,10 @@ pub enum ListenOn {
     /// On the clusterset addresses themselves, which are this host's.
     #[default]
     Vips,
-    /// On the ports of [`RouteTable::ports`](crate::routes::RouteTable), on every address: the
-    /// clusterset addresses are the cluster's own and lead here.
-    Ports,
+    /// On the ports of [`RouteTable::ports`](crate::routes::RouteTable), at this address of
+    /// ours: the clusterset addresses are the cluster's own and lead here. `[::]` is every address
+    /// of both families.
+    Ports(IpAddr),
 }
 
 /// The data plane's settings.

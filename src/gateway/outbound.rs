@@ -3,7 +3,7 @@
 //! allocated ports that stand for them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,18 +78,15 @@ impl Gateway {
 fn wanted(table: &RouteTable, on: ListenOn) -> Wanted {
     match on {
         ListenOn::Vips => served_vips(table),
-        ListenOn::Ports => allocated_ports(table),
+        ListenOn::Ports(at) => allocated_ports(table, at),
     }
 }
 
-/// The TCP ports of the book, on every address. Whether anybody serves them makes no difference:
+/// The TCP ports of the book. Whether anybody serves them makes no difference:
 /// a port that closed and opened again would be refused by clients in between.
-fn allocated_ports(table: &RouteTable) -> Wanted {
+fn allocated_ports(table: &RouteTable, at: IpAddr) -> Wanted {
     let tcp = table.ports.iter().filter(|((protocol, _), _)| *protocol == Protocol::Tcp);
-    tcp.map(|((_, port), serves)| {
-        (SocketAddr::from((Ipv6Addr::UNSPECIFIED, port.get())), serves.clone())
-    })
-    .collect()
+    tcp.map(|((_, port), serves)| (SocketAddr::new(at, port.get()), serves.clone())).collect()
 }
 
 /// The TCP ports of clusterset addresses that somebody serves.
@@ -133,7 +130,7 @@ impl Listeners {
 
     /// Tells which allocated ports accept clients; said only when it changed.
     fn publish_open(&self) {
-        if self.shared.config.listen_on != ListenOn::Ports {
+        if self.shared.config.listen_on == ListenOn::Vips {
             return;
         }
         let ports = self.open.keys().filter_map(|at| PortNumber::new(at.port().into()).ok());

@@ -3,6 +3,9 @@
 //! Every request ends at its deadline and is sent once: whether to try again is decided by who
 //! asked. Not here: which requests, and when.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Instant;
 
 use hyper::header::CONTENT_TYPE;
@@ -12,6 +15,8 @@ use kube::core::Status;
 use serde_json::Value;
 use thiserror::Error;
 use tokio::time::timeout_at;
+
+use crate::clock;
 
 /// Longest message of the API server that is passed on, in octets.
 const MAX_MESSAGE_OCTETS: usize = 1024;
@@ -88,12 +93,20 @@ impl Call {
             .header(CONTENT_TYPE, self.verb.content_type())
             .body(body)
             .map_err(|error| Fault::Refused(cut(&error.to_string())))?;
-        let answer = timeout_at(deadline.into(), client.request_text(request)).await;
-        let text = match answer {
-            Err(_) => return Err(Fault::Away("no answer in time".into())),
-            Ok(Err(kube::Error::Api(status))) => return Err(meaning(&status)),
-            Ok(Err(error)) => return Err(Fault::Away(cut(&chain(&error)))),
-            Ok(Ok(text)) => text,
+        let mut asked = pin!(client.request_text(request));
+        // A process that was frozen finds its timer due only after it went on: the time is looked
+        // at first, so that nothing is sent that should have been over long ago.
+        let in_time = poll_fn(|context| {
+            if clock::now() >= deadline {
+                return Poll::Ready(None);
+            }
+            asked.as_mut().poll(context).map(Some)
+        });
+        let text = match timeout_at(deadline.into(), in_time).await {
+            Err(_) | Ok(None) => return Err(Fault::Away("no answer in time".into())),
+            Ok(Some(Err(kube::Error::Api(status)))) => return Err(meaning(&status)),
+            Ok(Some(Err(error))) => return Err(Fault::Away(cut(&chain(&error)))),
+            Ok(Some(Ok(text))) => text,
         };
         serde_json::from_str(&text).map_err(|error| Fault::Away(cut(&error.to_string())))
     }

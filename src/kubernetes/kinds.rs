@@ -3,8 +3,6 @@
 mod decode;
 mod text;
 
-use std::fmt;
-
 pub(super) use decode::{Decoded, Decoder, Families, Item, MAX_OBJECT_OCTETS, Seen};
 
 /// The name of an object among those of its kind, verbatim; the namespace is empty for kinds
@@ -13,13 +11,6 @@ pub(super) use decode::{Decoded, Decoder, Families, Item, MAX_OBJECT_OCTETS, See
 pub(super) struct Name {
     pub(super) namespace: Box<str>,
     pub(super) name: Box<str>,
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let slash = if self.namespace.is_empty() { "" } else { "/" };
-        write!(f, "{}{slash}{}", self.namespace, self.name)
-    }
 }
 
 /// A kind of object that is watched.

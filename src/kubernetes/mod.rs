@@ -35,8 +35,8 @@ pub use mirror::{Existing, Mirror};
 pub use source::Source;
 pub use view::{ClusterView, GatewayMember, NamespaceSettings, PeerSpec, Refused, SecretData};
 pub use writer::{
-    BURST, MAX_IN_FLIGHT, RATE, REST, Writer, WriterConfig, WriterHandle, WriterInputs, WriterMetrics,
-    WriterOutputs,
+    BURST, MAX_IN_FLIGHT, RATE, REST, Writer, WriterConfig, WriterHandle, WriterInputs,
+    WriterMetrics, WriterOutputs,
 };
 
 use crate::model::{ClusterId, Namespace};

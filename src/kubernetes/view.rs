@@ -131,7 +131,9 @@ impl fmt::Debug for SecretData {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let slash = if self.namespace.is_empty() { "" } else { "/" };
-        write!(f, "{} {}{slash}{}: {}", self.kind, self.namespace, self.name, self.why)
+        // A name may hold anything: the API server checks less than it says.
+        let (namespace, name) = (self.namespace.escape_debug(), self.name.escape_debug());
+        write!(f, "{} {namespace}{slash}{name}: {}", self.kind, self.why)
     }
 }
 

@@ -46,7 +46,9 @@ impl Eq for DerivedService {}
 impl DerivedService {
     pub(super) fn to_json(&self) -> Value {
         let mut spec = self.mutable();
-        spec.insert("ipFamilyPolicy".into(), "PreferDualStack".into());
+        // With PreferDualStack the API server adds the family that was not asked for.
+        let policy = if self.families.len() == 1 { "SingleStack" } else { "PreferDualStack" };
+        spec.insert("ipFamilyPolicy".into(), policy.into());
         let families: Vec<_> = self.families.iter().map(|family| json::family(*family)).collect();
         if !families.is_empty() {
             spec.insert("ipFamilies".into(), json!(families));

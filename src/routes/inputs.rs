@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{GatewayPorts, PeerStatus};
 use super::order::is_last_resort;
+use super::{GatewayPorts, PeerStatus};
 use crate::catalog::{LocalCatalog, PeerCatalog};
 use crate::health::{PeerState, PeerView};
 use crate::model::{ClusterId, Locality, ServiceKey};

@@ -284,6 +284,17 @@ impl Agent {
     /// # Panics
     /// When the machine gives no threads.
     pub fn try_start(path: &Path) -> Result<Self, String> {
+        Self::try_start_in(path, Pod::default())
+    }
+
+    /// The same in a pod.
+    ///
+    /// # Errors
+    /// The text a person would read.
+    ///
+    /// # Panics
+    /// When the machine gives no threads.
+    pub fn try_start_in(path: &Path, pod: Pod) -> Result<Self, String> {
         let config = Config::load(path).map_err(|errors| errors.to_string())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -295,7 +306,7 @@ impl Agent {
         let (stop_tx, stop) = oneshot::channel::<()>();
         let (ended_tx, ended) = oneshot::channel();
         runtime.spawn(async move {
-            match app::build(&config, live, &Pod::default()).await {
+            match app::build(&config, live, &pod).await {
                 Ok(running) => {
                     let _told = started_tx.send(Ok(running.addresses().clone()));
                     let end = running.until(async { drop(stop.await) }).await;

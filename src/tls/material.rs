@@ -183,11 +183,7 @@ impl Own {
         Ok(Some(authority))
     }
 
-    fn read(
-        config: &Config,
-        files: &OwnFiles,
-        bundle: Option<Arc<Bundle>>,
-    ) -> Result<Self, Error> {
+    fn read(config: &Config, files: &OwnFiles, bundle: Option<Arc<Bundle>>) -> Result<Self, Error> {
         let paths = &files.paths;
         let (Some(certificate), Some(key)) = (&files.certificate, &files.key) else {
             let path = if files.certificate.is_none() { &paths.certificate } else { &paths.key };

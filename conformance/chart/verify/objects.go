@@ -67,17 +67,27 @@ func admit(schema *apiextensions.JSONSchemaProps, object map[string]any) ([]stri
 	return faults, nil
 }
 
+// manifests looks at rendered objects.
+type manifests struct {
+	kinds    map[string]definition
+	codecs   serializer.CodecFactory
+	security policy.Evaluator
+}
+
 // readManifests decodes rendered objects strictly, and looks at pods as the admission of the
 // restricted Pod Security level does.
 func readManifests(paths []string, definitions map[string]definition, found *findings) error {
-	kinds := map[string]definition{}
-	for _, one := range definitions {
-		kinds[one.internal.Spec.Group+" "+one.internal.Spec.Names.Kind] = one
-	}
-	codecs := serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict)
 	security, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
 	if err != nil {
 		return err
+	}
+	looks := manifests{
+		kinds:    map[string]definition{},
+		codecs:   serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict),
+		security: security,
+	}
+	for _, one := range definitions {
+		looks.kinds[one.internal.Spec.Group+" "+one.internal.Spec.Names.Kind] = one
 	}
 	for _, path := range paths {
 		found.place = path
@@ -90,37 +100,43 @@ func readManifests(paths []string, definitions map[string]definition, found *fin
 			if err := json.Unmarshal(text, &object); err != nil {
 				return fmt.Errorf("%s: %w", path, err)
 			}
-			name := fmt.Sprintf("%v %v", object["kind"], object["metadata"].(map[string]any)["name"])
-			version, _ := object["apiVersion"].(string)
-			group, _, _ := strings.Cut(version, "/")
-			if group == "apiextensions.k8s.io" {
-				continue
-			}
-			if one, ours := kinds[fmt.Sprintf("%s %v", group, object["kind"])]; ours {
-				faults, err := one.admit(object)
-				if err != nil {
-					return err
-				}
-				for _, fault := range faults {
-					found.add("%s: %s", name, fault)
-				}
-				continue
-			}
-			decoded, _, err := codecs.UniversalDeserializer().Decode(text, nil, nil)
+			faults, err := looks.at(text, object)
 			if err != nil {
-				found.add("%s: %v", name, err)
-				continue
+				return fmt.Errorf("%s: %w", path, err)
 			}
-			if deployment, ok := decoded.(*appsv1.Deployment); ok {
-				template := deployment.Spec.Template
-				level := psaapi.LevelVersion{Level: psaapi.LevelRestricted, Version: psaapi.LatestVersion()}
-				for _, result := range security.EvaluatePod(level, &template.ObjectMeta, &template.Spec) {
-					if !result.Allowed {
-						found.add("%s: %s: %s", name, result.ForbiddenReason, result.ForbiddenDetail)
-					}
-				}
+			for _, fault := range faults {
+				found.add("%v %v: %s", object["kind"], object["metadata"].(map[string]any)["name"], fault)
 			}
 		}
 	}
 	return nil
+}
+
+// at says what is wrong with one object.
+func (m manifests) at(text []byte, object map[string]any) ([]string, error) {
+	version, _ := object["apiVersion"].(string)
+	group, _, _ := strings.Cut(version, "/")
+	if group == "apiextensions.k8s.io" {
+		return nil, nil
+	}
+	if one, custom := m.kinds[fmt.Sprintf("%s %v", group, object["kind"])]; custom {
+		return one.admit(object)
+	}
+	decoded, _, err := m.codecs.UniversalDeserializer().Decode(text, nil, nil)
+	if err != nil {
+		return []string{err.Error()}, nil
+	}
+	deployment, ok := decoded.(*appsv1.Deployment)
+	if !ok {
+		return nil, nil
+	}
+	pod := deployment.Spec.Template
+	level := psaapi.LevelVersion{Level: psaapi.LevelRestricted, Version: psaapi.LatestVersion()}
+	var faults []string
+	for _, result := range m.security.EvaluatePod(level, &pod.ObjectMeta, &pod.Spec) {
+		if !result.Allowed {
+			faults = append(faults, result.ForbiddenReason+": "+result.ForbiddenDetail)
+		}
+	}
+	return faults, nil
 }

@@ -57,7 +57,7 @@ class Api:
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 # A kept connection may have ended while nobody looked; nothing was served on it.
-                if kept and isinstance(error, (http.client.RemoteDisconnected, ConnectionError)):
+                if kept and isinstance(error, (http.client.RemoteDisconnected, ConnectionError, ssl.SSLEOFError)):
                     continue
                 raise Failed(f"{method} {path}: {error or type(error).__name__}") from error
         self.local.connection = connection

@@ -2,7 +2,6 @@
 
 from tools import tool
 
-# Name of the file, subject, extensions.
 CLIENT = "extendedKeyUsage=clientAuth"
 
 

@@ -169,15 +169,15 @@ class Cluster:
         return self.kubectl("exec", "-n", namespace, *(["-i"] if stdin else []), pod, "--", *argv,
                             input=stdin, timeout=timeout)
 
-    def stream_exec(self, namespace, pod, argv, container=None):
+    def stream_exec(self, namespace, pod, argv, container=None, handshake=False):
         """Starts a command in a pod and yields its lines as they come, as a Stream.
 
         It is started by the container runtime, not through the API server, so that it outlives one
-        that is killed. Standard input stays open until the Stream is finished.
+        that is killed. Standard input stays open until the Stream is finished; `handshake` as in Stream.
         """
         node, identity, _ = self._container(namespace, pod, container)
         return Stream(node.inside("ctr", "-n", "k8s.io", "tasks", "exec", "--exec-id",
-                                  f"lab{next(self.lab.executions)}", identity, *argv))
+                                  f"lab{next(self.lab.executions)}", identity, *argv), handshake)
 
     def _container(self, namespace, pod, container=None):
         """(node, container id, its processes) of the running container; asked of the runtime, so that

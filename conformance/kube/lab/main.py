@@ -1,7 +1,7 @@
 """Brings up the clusters of each mode that the chosen checks want, and runs those on them."""
 
 import argparse
-import importlib.util
+import importlib
 import os
 import pathlib
 import signal
@@ -42,15 +42,10 @@ def arguments():
 
 
 def load_suite():
-    """Every file of the suite registers its checks by being imported; a name seen once more is an error."""
-    sys.modules.setdefault("checks", checks)
+    """Every file of the suite registers its checks by being imported, and may import the others."""
     sys.path.insert(0, str(HERE.parent / "suite"))
     for path in sorted((HERE.parent / "suite").glob("*.py")):
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        if path.stem not in sys.modules:
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[path.stem] = module
-            spec.loader.exec_module(module)
+        importlib.import_module(path.stem)
 
 
 class Runner:
@@ -173,8 +168,11 @@ def howto(lab):
 
 
 def chosen(options, setting):
-    return [one for one in checks.CHECKS if setting in one.modes
-            and (one.name in options.only if options.only else options.long or not one.long)]
+    """Those that need no preparation come first: the others rely on what they prove, and prepare what they
+    would stumble over."""
+    found = [one for one in checks.CHECKS if setting in one.modes
+             and (one.name in options.only if options.only else options.long or not one.long)]
+    return sorted(found, key=lambda one: bool(one.needs))
 
 
 def listing():

@@ -46,8 +46,6 @@ def kubelet(node, certs):
         "makeIPTablesUtilChains": False, "oomScoreAdj": 0, "failSwapOn": False,
         "resolvConf": "/etc/resolv.conf", "maxPods": 200,
         "podLogsDir": "/var/log/pods", "registerNode": True,
-        # Safe by Kubernetes' own list; named here because the product's pods use it.
-        "allowedUnsafeSysctls": [],
     }
 
 
@@ -82,7 +80,6 @@ def control_plane(node, certs):
             "--kubelet-preferred-address-types=InternalIP",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={certs}/sa.pub", f"--service-account-signing-key-file={certs}/sa.key",
-            # Checks change RBAC and read what it does; without the wait of five minutes for tokens.
             "--anonymous-auth=false", "--profiling=false"],
         "kube-controller-manager": [
             f"--kubeconfig={certs}/kube-controller-manager.conf", "--leader-elect=false",

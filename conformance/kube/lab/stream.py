@@ -12,8 +12,10 @@ from tools import Failed
 class Stream:
     """`lines` are (time.monotonic(), text) so far; `records` the same, each read as JSON."""
 
-    def __init__(self, command):
+    def __init__(self, command, handshake=False):
+        """With `handshake` the command says started and done, as the test program does."""
         self.lines, self.changed = [], threading.Condition()
+        self.started, self.done, self.over = not handshake, False, False
         self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                       stderr=subprocess.PIPE, text=True, start_new_session=True)
         self.said = []
@@ -25,9 +27,15 @@ class Stream:
     def _read(self):
         for text in self.child.stdout:
             with self.changed:
-                self.lines.append((time.monotonic(), text.rstrip("\n")))
+                if text == '{"done":true}\n':
+                    self.done = True
+                elif text == '{"started":true}\n':
+                    self.started = True
+                else:
+                    self.lines.append((time.monotonic(), text.rstrip("\n")))
                 self.changed.notify_all()
         with self.changed:
+            self.over = True
             self.changed.notify_all()
 
     @property
@@ -53,14 +61,22 @@ class Stream:
     def finish(self, within=20):
         """Closes standard input, by which the test program ends itself, and waits for its last line;
         all records."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.started or self.over, within)
         with contextlib.suppress(OSError):
             self.child.stdin.close()
         return self.wait(within)
 
     def wait(self, within):
-        """Waits until the command has ended by itself; all records."""
+        """Waits until the command has done its work; all records. The test program then says `done`
+        and waits for the end of its input."""
+        deadline = time.monotonic() + within
+        with self.changed:
+            self.changed.wait_for(lambda: self.done or self.over, within)
+        with contextlib.suppress(OSError):
+            self.child.stdin.close()
         try:
-            self.child.wait(within)
+            self.child.wait(max(5, deadline - time.monotonic()))
         except subprocess.TimeoutExpired as late:
             self.kill()
             raise Failed(f"a command in a pod did not end within {within:g} s") from late

@@ -19,7 +19,7 @@ use crate::testing::trust;
 use crate::tls::Dialer;
 
 fn config() -> Config {
-    Config { listen_on: ListenOn::Ports, ..Config::default() }
+    Config { listen_on: ListenOn::Ports(Ipv6Addr::UNSPECIFIED.into()), ..Config::default() }
 }
 
 /// A port that nobody has, held until it is dropped.

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::Client;
 use serde_json::{Value, json};
@@ -14,12 +14,15 @@ use crate::backoff::Backoff;
 use crate::clock;
 use crate::kubernetes::calls::{Call, Fault, Verb};
 use crate::model::Namespace;
+use crate::telemetry::Throttle;
 
 /// How long one request about the Lease may take: after one that hangs, a holder has time for
 /// another.
 const REQUEST: Duration = Duration::from_secs(2);
 /// Longest pause between looks while the API server is away.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// How often a refusal is said.
+const COMPLAINTS: Duration = Duration::from_secs(60);
 
 /// Where the Lease is.
 #[derive(Debug, Clone)]
@@ -37,6 +40,7 @@ pub(in crate::kubernetes) struct Elector {
     identity: Box<str>,
     tenure: Arc<Tenure>,
     observed: Option<Observed>,
+    complaints: Throttle,
 }
 
 impl Elector {
@@ -47,7 +51,8 @@ impl Elector {
         identity: Box<str>,
         tenure: Arc<Tenure>,
     ) -> Self {
-        Self { client, lease, identity, tenure, observed: None }
+        let complaints = Throttle::new(COMPLAINTS);
+        Self { client, lease, identity, tenure, observed: None, complaints }
     }
 
     /// Runs until `stop` resolves, then gives the Lease back. `leader` follows the tenure: false
@@ -87,7 +92,7 @@ impl Elector {
                     RETRY
                 }
                 Err(fault) => {
-                    tracing::debug!(%fault, lease = %self.lease.name, "lease not renewed or read");
+                    self.complain(&fault, now);
                     if holds { RETRY } else { away.pause() }
                 }
             };
@@ -154,6 +159,19 @@ impl Elector {
         self.see(whole);
         self.tenure.renewed(sent);
         Ok(())
+    }
+
+    fn complain(&self, fault: &Fault, now: Instant) {
+        let lease = &self.lease.name;
+        if !matches!(fault, Fault::Refused(_)) {
+            tracing::debug!(%fault, %lease, "the lease was not read or renewed");
+        } else if self.complaints.pass(now).is_some() {
+            tracing::warn!(
+                %fault, %lease,
+                "the lease is refused, so this replica cannot write; grant get, create and update \
+                 of leases in its namespace"
+            );
+        }
     }
 
     /// Gives the Lease back, so that another need not wait for its end. Failing costs only time.

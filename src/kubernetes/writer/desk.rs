@@ -1,8 +1,10 @@
 //! Everything the writer knows, and what each piece of news makes of it.
 //!
-//! Synchronous: requests are given out as [`Job`]s and come back as [`Ended`].
+//! Synchronous: requests are given out as [`Job`]s, and what their ends mean is in `settle`.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod settle;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +13,7 @@ use tokio::sync::watch;
 
 use super::WriterMetrics;
 use super::change::{self, Change};
-use super::job::{Aim, Ended, Job, Outcome, Send};
+use super::job::{Aim, Job, Request};
 use super::peers::Statuses;
 use super::plan::{Look, Plan};
 use super::queue::{Next, Queue};
@@ -21,38 +23,27 @@ use super::target::{Rank, Target};
 use super::withdraw::Withdrawals;
 use crate::backoff::Backoff;
 use crate::clock;
-use crate::kubernetes::calls::Fault;
 use crate::kubernetes::client::{CALL_DEADLINE, Clients};
-use crate::kubernetes::events::{Event, Events, Severity, Subject};
+use crate::kubernetes::events::Events;
 use crate::kubernetes::kinds::Resource;
 use crate::kubernetes::lease::Tenure;
 use crate::kubernetes::mirror::{Existing, Mirror};
 use crate::model::ServiceKey;
-use crate::objects::{Desired, Kind, McsVersion, ObjectId, PeerStatus};
+use crate::objects::{Desired, McsVersion, ObjectId, PeerStatus};
 
 /// Pauses while the API server is away.
 const AWAY_MIN: Duration = Duration::from_millis(500);
 const AWAY_MAX: Duration = Duration::from_secs(10);
-/// How long an object is left alone after a write met a newer version.
-const CONFLICT: Duration = Duration::from_millis(100);
 /// How long changes in the mirror collect before everything is compared, at least; and how many
 /// times as long as the last comparison took, so that it never costs more than a twentieth of one
 /// core.
 const COLLECT: Duration = Duration::from_millis(100);
 const COLLECT_FACTOR: u32 = 20;
 
-/// What is said of an object that has a name of ours but not our label.
-const FOREIGN: &str = "an object of this name exists that Portolan did not make; it is left alone: \
-                       delete or rename it, or rename the exported Service";
-/// What is said of an object that is not kept as it was written.
-const ALTERED: &str = "the API server keeps something else than was written; exclude objects of \
-                       Portolan (label portolan.dev/service) from the admission webhook or policy \
-                       that changes them";
-
 /// What the loop does next.
 pub(super) enum Turn {
     /// Sends this; over by that moment.
-    Send(Target, Job, Instant),
+    Send(Target, Box<Job>, Instant),
     /// Waits for news, or until that moment.
     At(Option<Instant>),
 }
@@ -69,6 +60,8 @@ pub(super) struct Desk {
     statuses: Statuses,
     withdrawals: Withdrawals,
     refusals: Refusals,
+    /// Services that wait for addresses to become free, and how often they were tried.
+    freed: HashMap<ObjectId, u32>,
     away: Backoff,
     leads: bool,
     /// How far the mirror's changes are known: our own, and those looked at.
@@ -97,6 +90,7 @@ impl Desk {
             statuses: Statuses::default(),
             withdrawals: Withdrawals::default(),
             refusals: Refusals::default(),
+            freed: HashMap::new(),
             away: Backoff::try_new(AWAY_MIN, AWAY_MAX).expect("0.5 s is less than 10 s"),
             leads: false,
             known: 0,
@@ -114,8 +108,9 @@ impl Desk {
     pub(super) fn accept(&mut self, desired: Desired, now: Instant) {
         let key = desired.key.clone();
         if self.leads {
-            for object in &desired.objects {
-                self.withdrawals.end(&object.id());
+            // From here on the slices are as the leader says.
+            for (id, _) in self.mirror.of(&key) {
+                self.withdrawals.end(&id);
             }
         }
         self.plan.accept(desired, now);
@@ -255,7 +250,7 @@ impl Desk {
             match self.job(&target, now) {
                 Some((job, deadline)) => {
                     self.queue.spend(now);
-                    return Turn::Send(target, job, deadline);
+                    return Turn::Send(target, Box::new(job), deadline);
                 }
                 None => self.queue.done(&target),
             }
@@ -278,14 +273,14 @@ impl Desk {
             Target::Object(id) => self.change(id, mcs, now)?,
             Target::Export(key) => {
                 let status = self.plan.export(key)?;
-                let send =
-                    Send::Status(StatusJob::export(status, self.clients.mcs(Resource::Export)));
-                Job { aim: Aim::Export(status.clone()), uid: None, send }
+                let request =
+                    Request::Status(StatusJob::export(status, self.clients.mcs(Resource::Export)));
+                Job { aim: Aim::Export(status.clone()), uid: None, request }
             }
             Target::Peer(name) => {
                 let status = self.statuses.peer(name)?;
-                let send = Send::Status(StatusJob::peer(name, status));
-                Job { aim: Aim::Peer(status.clone()), uid: None, send }
+                let request = Request::Status(StatusJob::peer(name, status));
+                Job { aim: Aim::Peer(status.clone()), uid: None, request }
             }
         };
         Some((job, deadline))
@@ -306,12 +301,12 @@ impl Desk {
             Change::Status(..) => Aim::WithStatus(wanted()?),
             Change::Create(_) | Change::Replace(..) => Aim::Object(wanted()?),
         };
-        let send = Send::Change {
+        let request = Request::Change {
             id: id.clone(),
             call: change.call(id, mcs),
             read: change::read(id, mcs),
         };
-        Some(Job { aim, uid: exists.map(|exists| exists.uid), send })
+        Some(Job { aim, uid: exists.map(|exists| exists.uid), request })
     }
 
     fn withdrawal(&mut self, id: &ObjectId, mcs: McsVersion) -> Option<Job> {
@@ -323,143 +318,12 @@ impl Desk {
         };
         let uid = Some(exists.uid.clone());
         let call = Change::Replace(&wanted, &exists).call(id, mcs);
-        let send = Send::Change { id: id.clone(), call, read: change::read(id, mcs) };
-        Some(Job { aim: Aim::Object(Arc::new(wanted)), uid, send })
+        let request = Request::Change { id: id.clone(), call, read: change::read(id, mcs) };
+        Some(Job { aim: Aim::Object(Arc::new(wanted)), uid, request })
     }
 
     /// The name that an object belongs to: as it should be, else as it is.
     fn key(&self, id: &ObjectId) -> Option<ServiceKey> {
         self.plan.owner(id).cloned().or_else(|| self.mirror.get(id)?.object.key())
-    }
-
-    /// A job is over.
-    pub(super) fn finish(&mut self, ended: Ended, now: Instant) {
-        let Ended { target, aim, uid, outcome } = ended;
-        self.metrics.count(&target, &outcome);
-        let mut from = now;
-        match outcome {
-            Outcome::Failed(Fault::Away(why)) => {
-                tracing::debug!(%why, "a write was not answered; nothing is written for a while");
-                self.queue.pause(now + self.away.pause());
-            }
-            outcome => {
-                self.away.reset();
-                if matches!(outcome, Outcome::Stale(_)) {
-                    from = now + CONFLICT;
-                }
-                match &target {
-                    Target::Object(id) => self.settle(id, uid.as_deref(), outcome, now),
-                    Target::Export(_) | Target::Peer(_) => {
-                        self.settle_status(&target, aim, outcome, now);
-                    }
-                }
-            }
-        }
-        self.queue.done(&target);
-        match &target {
-            Target::Object(id) => self.look_again(id, from),
-            Target::Export(key) => self.look(key, now),
-            Target::Peer(_) => self.look_at_peers(now),
-        }
-    }
-
-    /// What the end of a write about one object of ours, computed from the one with `uid`, means.
-    fn settle(&mut self, id: &ObjectId, uid: Option<&str>, outcome: Outcome, now: Instant) {
-        match outcome {
-            Outcome::Written(Some(existing)) => {
-                self.put(id, existing);
-                self.settled(id);
-            }
-            Outcome::Written(None) | Outcome::Missing => {
-                if uid.is_some_and(|uid| self.mirror.remove(id, uid)) {
-                    self.known += 1;
-                }
-                self.settled(id);
-            }
-            Outcome::Stale(existing) => self.put(id, existing),
-            Outcome::Altered(existing) => {
-                self.put(id, existing);
-                self.refuse(id, "Altered", ALTERED, now);
-            }
-            Outcome::Foreign => self.refuse(id, "NameTaken", FOREIGN, now),
-            Outcome::Failed(fault) => {
-                let message = match &fault {
-                    Fault::Refused(message)
-                    | Fault::Absent(message)
-                    | Fault::Conflict(message)
-                    | Fault::Away(message) => message,
-                };
-                self.refuse(id, "Refused", message, now);
-            }
-            Outcome::Unneeded => {}
-        }
-    }
-
-    fn settle_status(&mut self, target: &Target, aim: Aim, outcome: Outcome, now: Instant) {
-        if let Outcome::Failed(fault) = outcome {
-            tracing::warn!(?target, %fault, "a status is not accepted; it is tried again in 1 min");
-            self.queue.rest(target, now);
-            return;
-        }
-        match (aim, target) {
-            (Aim::Export(status), _) => self.statuses.wrote_export(status, now),
-            (Aim::Peer(status), Target::Peer(name)) => {
-                self.statuses.wrote_peer(name, status, now);
-            }
-            _ => {}
-        }
-    }
-
-    fn put(&mut self, id: &ObjectId, existing: Existing) {
-        if self.mirror.put(id.clone(), existing) {
-            self.known += 1;
-        }
-    }
-
-    fn settled(&mut self, id: &ObjectId) {
-        self.refusals.lift(id);
-        // The leader keeps to it until it is told what should be there.
-        if !self.leads {
-            self.withdrawals.end(id);
-        }
-    }
-
-    /// The object rests; who owns it is told why.
-    fn refuse(&mut self, id: &ObjectId, reason: &'static str, message: &str, now: Instant) {
-        let target = Target::Object(id.clone());
-        self.queue.rest(&target, now);
-        self.withdrawals.end(id);
-        if let Some(key) = self.key(id) {
-            self.refusals.note(id, &key, message);
-        }
-        tracing::warn!(object = %id, reason, message, "an object is not written; it rests for 1 min");
-        let api_version = match id.kind {
-            Kind::Service => "v1",
-            Kind::Slice => "discovery.k8s.io/v1",
-            Kind::Import => self.clients.mcs(Resource::Import).api_version(),
-        };
-        let subject = Subject {
-            api_version: api_version.into(),
-            kind: id.kind.as_str().into(),
-            namespace: id.namespace.as_str().into(),
-            name: id.name.clone(),
-            uid: self.mirror.get(id).map(|existing| existing.uid),
-        };
-        let message = message.into();
-        self.events.say(Event { subject, severity: Severity::Warning, reason, message });
-    }
-
-    /// After a write: the object itself may need another not before `from`, and what depends on
-    /// it may go on.
-    fn look_again(&mut self, id: &ObjectId, from: Instant) {
-        if self.withdrawals.concerns(id) {
-            let more =
-                self.mirror.get(id).is_some_and(|of| self.withdrawals.wanted(id, &of).is_some());
-            if more {
-                self.queue.push(Target::Object(id.clone()), Rank::Removal, from);
-            }
-        } else if let Some(key) = self.key(id) {
-            self.look(&key, from);
-        }
     }
 }

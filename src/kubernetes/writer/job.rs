@@ -20,7 +20,7 @@ pub(super) struct Job {
     pub(super) aim: Aim,
     /// The object of ours it was computed from.
     pub(super) uid: Option<Box<str>>,
-    pub(super) send: Send,
+    pub(super) request: Request,
 }
 
 /// What a job is to achieve.
@@ -39,7 +39,7 @@ pub(super) enum Aim {
 }
 
 /// What is sent.
-pub(super) enum Send {
+pub(super) enum Request {
     /// A change of an object of ours, and how it is read.
     Change {
         /// Which.
@@ -99,10 +99,10 @@ pub(super) struct Ended {
 impl Job {
     /// Does it; over by `deadline`.
     pub(super) async fn run(self, target: Target, client: Client, deadline: Instant) -> Ended {
-        let Self { aim, uid, send } = self;
-        let outcome = match send {
-            Send::Status(job) => job.run(&client, deadline).await,
-            Send::Change { id, call, read } => {
+        let Self { aim, uid, request } = self;
+        let outcome = match request {
+            Request::Status(job) => job.run(&client, deadline).await,
+            Request::Change { id, call, read } => {
                 let creates = call.verb == Verb::Create;
                 match call.send(&client, deadline).await {
                     Ok(answer) => aim.judge(&id, &answer),

@@ -35,12 +35,15 @@ impl Statuses {
 
     /// The Peers whose status differs from what was written, and from when it may be written.
     pub(super) fn peers_due(&self, now: Instant) -> Vec<(Box<str>, Instant)> {
-        let due = |(name, wanted): (&Box<str>, &PeerStatus)| match self.written_peers.get(name) {
-            Some((written, _)) if written == wanted => None,
-            Some((_, at)) => Some((name.clone(), (*at + PEER_EVERY).max(now))),
-            None => Some((name.clone(), now)),
-        };
-        self.peers.iter().filter_map(due).collect()
+        let mut due = Vec::new();
+        for (name, wanted) in self.peers.iter() {
+            match self.written_peers.get(name) {
+                Some((written, _)) if written == wanted => {}
+                Some((_, at)) => due.push((name.clone(), (*at + PEER_EVERY).max(now))),
+                None => due.push((name.clone(), now)),
+            }
+        }
+        due
     }
 
     /// Whether a ServiceExport's status may differ from `wanted`.

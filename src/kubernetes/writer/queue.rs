@@ -144,6 +144,14 @@ impl Queue {
         self.paused = Some(until);
     }
 
+    /// If `target` waits, it does so at least until `from`.
+    pub(super) fn delay(&mut self, target: &Target, from: Instant) {
+        let waiting = self.entries.get(target).and_then(|entry| entry.waiting);
+        if let Some(Waiting { rank, .. }) = waiting.filter(|waiting| waiting.from < from) {
+            self.push(target.clone(), rank, from);
+        }
+    }
+
     /// How many objects wait for a look.
     pub(super) fn waiting(&self) -> usize {
         self.ready.len() + self.later.len()

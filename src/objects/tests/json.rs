@@ -50,7 +50,7 @@ fn a_derived_service_is_written_as_the_api_wants_it() {
             },
             "spec": {
                 "type": "ClusterIP",
-                "ipFamilyPolicy": "PreferDualStack",
+                "ipFamilyPolicy": "SingleStack",
                 "ipFamilies": ["IPv4"],
                 "internalTrafficPolicy": "Cluster",
                 "sessionAffinity": "ClientIP",

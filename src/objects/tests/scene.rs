@@ -207,8 +207,12 @@ impl Scene {
         let mut assembly = Assembly::new();
         assembly.apply(events);
         self.refused = assembly.refused().get(&web()).copied();
-        self.inputs.local =
-            Arc::new(LocalCatalog { revision: 1, synced: true, exports: assembly.exports() });
+        self.inputs.local = Arc::new(LocalCatalog {
+            revision: 1,
+            synced: true,
+            exports: assembly.exports(),
+            ..LocalCatalog::default()
+        });
         self.observed.export = Some(ObservedExport {
             uid: "export".into(),
             generation: Some(3),
@@ -367,7 +371,9 @@ impl Scene {
                 serde_json::from_value(spec["ipFamilies"].clone()).unwrap_or_default();
             let others = self.world.families.iter().filter(|f| !families.contains(f));
             let others: Vec<_> = others.copied().collect();
-            families.extend(others);
+            if spec["ipFamilyPolicy"] != "SingleStack" {
+                families.extend(others);
+            }
             let address = |family: &IpFamily| match family {
                 IpFamily::V4 => "10.96.0.7",
                 IpFamily::V6 => "fd96::7",

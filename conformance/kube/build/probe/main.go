@@ -52,7 +52,13 @@ func main() {
 	defer stop()
 	if os.Args[1] == "until-eof" && len(os.Args) > 2 {
 		os.Args = os.Args[1:]
-		ctx = untilEOF(ctx)
+		ended := untilEOF(ctx)
+		say(map[string]bool{"started": true})
+		defer func() {
+			say(map[string]bool{"done": true})
+			<-ended.Done()
+		}()
+		ctx = ended
 	}
 	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	commands := map[string]func(context.Context, *flag.FlagSet, []string){
@@ -69,7 +75,9 @@ func main() {
 }
 
 // untilEOF ends with standard input: whoever runs a program inside a container can close that
-// from afar, but not send a signal.
+// from afar, but not send a signal. A container runtime can lose the end of an input that is closed
+// before the program runs, and the output of a program that is over before its pipes are open: so it
+// says when it has started, and when it is done, and waits for the end.
 func untilEOF(ctx context.Context) context.Context {
 	ctx, stop := context.WithCancel(ctx)
 	go func() {

@@ -101,14 +101,14 @@ impl Bench {
     }
 
     /// The next request, if there is one now.
-    pub(super) fn next(&mut self) -> Option<(Target, Job, Instant)> {
+    pub(super) fn next(&mut self) -> Option<(Target, Box<Job>, Instant)> {
         match self.desk.turn(self.now) {
             Turn::Send(target, job, deadline) => Some((target, job, deadline)),
             Turn::At(_) => None,
         }
     }
 
-    pub(super) async fn send(&mut self, next: (Target, Job, Instant)) -> Ended {
+    pub(super) async fn send(&self, next: (Target, Box<Job>, Instant)) -> Ended {
         let (target, job, deadline) = next;
         let client = self.clients.write.clone();
         job.run(target, client, deadline.max(clock::now() + Duration::from_secs(5))).await
@@ -174,9 +174,9 @@ pub(super) fn short(requests: &[Request]) -> Vec<String> {
 #[derive(Debug)]
 pub(super) struct Ends {
     pub(super) desired: tokio::sync::mpsc::Sender<crate::objects::Desired>,
-    pub(super) peers: watch::Sender<Arc<BTreeMap<Box<str>, crate::objects::PeerStatus>>>,
+    _peers: watch::Sender<Arc<BTreeMap<Box<str>, crate::objects::PeerStatus>>>,
     pub(super) leader: watch::Receiver<bool>,
-    pub(super) refusals: watch::Receiver<Arc<BTreeMap<ServiceKey, Box<str>>>>,
+    _refusals: watch::Receiver<Arc<BTreeMap<ServiceKey, Box<str>>>>,
 }
 
 pub(super) fn ends() -> (Ends, WriterInputs, WriterOutputs) {
@@ -185,7 +185,7 @@ pub(super) fn ends() -> (Ends, WriterInputs, WriterOutputs) {
     let (leads, leader) = watch::channel(false);
     let (refused, refusals) = watch::channel(Arc::default());
     (
-        Ends { desired, peers, leader, refusals },
+        Ends { desired, _peers: peers, leader, _refusals: refusals },
         WriterInputs { desired: inputs, peers: statuses },
         WriterOutputs { leader: leads, refusals: refused },
     )

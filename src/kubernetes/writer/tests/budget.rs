@@ -1,6 +1,5 @@
 //! What the budget lets through, on the bench's own clock and without a server.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,12 +10,10 @@ use super::bench::Bench;
 use super::fixtures::{desired, key, proxied, service};
 use crate::kubernetes::Existing;
 use crate::model::ServiceKey;
-use crate::objects::ObjectId;
 
 /// Writes until nothing is left, as if each request took no time; when each was sent.
 fn write_out(bench: &mut Bench) -> Vec<(Duration, Target)> {
     let begun = bench.now;
-    let mut versions: BTreeMap<ObjectId, u64> = BTreeMap::new();
     let mut sent = Vec::new();
     loop {
         match bench.desk.turn(bench.now) {
@@ -25,8 +22,8 @@ fn write_out(bench: &mut Bench) -> Vec<(Duration, Target)> {
                 let (Target::Object(id), Aim::Object(wanted)) = (&target, &job.aim) else {
                     panic!("only objects are written here");
                 };
-                let version = versions.entry(id.clone()).or_insert(1_000);
-                *version += 1;
+                let before = bench.mirror.get(id).and_then(|of| of.version.parse::<u64>().ok());
+                let version = before.map_or(1, |before| before + 1);
                 let existing = Existing {
                     uid: "uid-1".into(),
                     version: version.to_string().into(),

@@ -8,6 +8,8 @@ use serde_json::json;
 use super::super::job::Outcome;
 use super::bench::Bench;
 use super::fixtures::{desired, import, imported, key, proxied, service, whole};
+use crate::clock;
+use crate::kubernetes::calls::Fault;
 use crate::objects::{Kind, Object};
 
 /// What the successor has made of an object while the writer was frozen.
@@ -128,4 +130,16 @@ async fn a_request_is_given_up_before_another_may_write() {
     bench.now += Duration::from_secs(3);
     let (_, _, deadline) = bench.next().unwrap();
     assert_eq!(deadline, begun + Duration::from_secs(6));
+}
+
+#[tokio::test]
+async fn what_should_have_been_over_is_not_sent_at_all() {
+    let web = key("shop/web");
+    let mut bench = Bench::start().await;
+    bench.desk.accept(desired(&web, whole(&web)), bench.now);
+    let (target, job, _) = bench.next().unwrap();
+    let mark = bench.server.mark();
+    let ended = job.run(target, bench.clients.write.clone(), clock::now()).await;
+    assert!(matches!(ended.outcome, Outcome::Failed(Fault::Away(_))), "{:?}", ended.outcome);
+    assert!(bench.server.requests_since(mark).is_empty());
 }

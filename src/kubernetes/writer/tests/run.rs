@@ -8,8 +8,10 @@ use tokio::task::JoinSet;
 use super::super::{Writer, WriterConfig, WriterHandle, WriterMetrics};
 use super::bench::{Ends, ends, feed};
 use super::fixtures::{desired, key, proxied, whole};
+use crate::clock;
 use crate::drain::{self, Phase, Trigger};
 use crate::kubernetes::client::{Access, Clients};
+use crate::kubernetes::lease::RENEW_DEADLINE;
 use crate::kubernetes::mirror::Mirror;
 use crate::model::Namespace;
 use crate::testing::kube::{ApiServer, Rule, Verb};
@@ -84,6 +86,8 @@ async fn k16_two_writers_never_both_write() {
     first.say(with_endpoint("10.1.0.1")).await;
     second.say(with_endpoint("10.1.0.2")).await;
     await_endpoint(&server, "10.1.0.1").await;
+    server.await_list("endpointslices", |slices| slices.len() == 2).await;
+    server.await_list("serviceimports", |imports| imports.len() == 1).await;
     assert!(!*second.ends.leader.borrow());
 
     // It goes: the other need not wait for the Lease's end. Its mirror is empty, so it finds
@@ -180,4 +184,21 @@ async fn at_the_end_what_is_under_way_is_ended_and_what_waits_is_not_begun() {
     let lease = server.get("leases", "portolan-system/portolan").unwrap();
     assert_eq!(lease["spec"]["holderIdentity"], "");
     drop(writer);
+}
+
+#[tokio::test]
+async fn k16_after_the_holder_died_another_takes_over_but_not_too_soon() {
+    let server = server().await;
+    let (mut tasks, mut others) = (JoinSet::new(), JoinSet::new());
+    let mut first = replica(&server, "portolan-0", &mut tasks).await;
+    first.leads(true).await;
+    let mut second = replica(&server, "portolan-1", &mut others).await;
+    let read = |of: &crate::testing::kube::Request| of.resource == "leases" && of.verb == Verb::Get;
+    let mark = server.mark();
+    server.await_request_since(mark, read).await;
+    let died = clock::now();
+    tasks.shutdown().await;
+    second.leads(true).await;
+    let after = clock::now() - died;
+    assert!(after >= RENEW_DEADLINE, "{after:?}: the first might have written");
 }
