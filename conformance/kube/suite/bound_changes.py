@@ -156,20 +156,31 @@ def switch_many(context):
     path = (f"/apis/discovery.k8s.io/v1/namespaces/{space}/endpointslices"
             "?labelSelector=portolan.dev/service,kubernetes.io/service-name")
     local, gateways = {own["status"]["podIP"]}, {pod["status"]["podIP"] for pod in made.mesh.pods(made.near)}
+    watch, latest, read = made.near.watch(path), {}, 0
+    for one in watch.objects:
+        latest[one["metadata"]["name"]] = ready_addresses(one)
 
     def lead_to(wanted):
-        found = made.near.get(path)["items"]
-        return sum(ready_addresses(one) == wanted for one in found) == MANY
-    until("all slices at the own pod", 180, lambda: lead_to(local), every=1)
-    watch = made.near.watch(path)
+        nonlocal read
+        fresh = watch.events[read:]
+        read += len(fresh)
+        for _, event in fresh:
+            latest[event["object"]["metadata"]["name"]] = ready_addresses(event["object"])
+        return sum(addresses == wanted for addresses in latest.values()) >= MANY
+    until("all slices at the own pod", 240, lambda: lead_to(local), every=0.5)
     time.sleep(5)  # The writer's budget is full again.
     made.near.patch(f"/api/v1/namespaces/{space}",
                     {"metadata": {"annotations": {"portolan.dev/policy": f"pinned: {made.far.name}"}}})
     replied = time.time()
-    until("all slices at the gateways", 60, lambda: lead_to(gateways), every=1)
-    time.sleep(0.5)
+    until("all slices at the gateways", 60, lambda: lead_to(gateways), every=0.5)
     watch.close()
-    last = max(at for at, event in watch.events if ready_addresses(event["object"]) == gateways)
-    context.figure("the API's reply to the last of 1000 slices", wall(last) - replied, "s", "<= 6")
+    moments = sorted(wall(at) for at, event in watch.events
+                     if wall(at) > replied and ready_addresses(event["object"]) == gateways)
+    context.figure("the API's reply to the last of 1000 slices", moments[-1] - replied, "s", "<= 6")
+    context.note(f"half of them after {moments[len(moments) // 2] - replied:.1f} s")
+    # What goes with the namespace keeps everybody busy; the next check wants quiet.
     for cluster in (made.near, made.far):
         cluster.delete(f"/api/v1/namespaces/{space}")
+    for cluster in (made.near, made.far):
+        until(f"{space} gone from {cluster.name}", 240,
+              lambda at=cluster: at.api("GET", f"/api/v1/namespaces/{space}")[0] == 404, every=1)
