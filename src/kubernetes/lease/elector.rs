@@ -86,20 +86,30 @@ impl Elector {
                 self.tenure.ended();
             }
             say(leader, holds, &self.identity);
-            let pause = match outcome {
+            let next = match outcome {
                 Ok(()) => {
                     away.reset();
-                    RETRY
+                    self.next_look(begun)
                 }
                 Err(fault) => {
                     self.complain(&fault, now);
-                    if holds { RETRY } else { away.pause() }
+                    begun + if holds { RETRY } else { away.pause() }
                 }
             };
             tokio::select! {
-                () = sleep_until((begun + pause).into()) => {}
+                () = sleep_until(next.into()) => {}
                 () = lapsed(&tenure) => {}
             }
+        }
+    }
+
+    /// The next regular look, or the moment when the Lease becomes free if that is sooner: to be
+    /// late then is time without a leader.
+    fn next_look(&self, begun: Instant) -> Instant {
+        let regular = begun + RETRY;
+        match evaluate(self.observed.as_ref(), &self.identity, begun) {
+            Step::Wait(free) if free > begun => regular.min(free),
+            _ => regular,
         }
     }
 
