@@ -1,8 +1,9 @@
 //! A cluster with a thousand exported Services of ten endpoints each, held by a fake API server.
 //!
 //! `cargo bench --bench kube` prints each figure with its bound: how long the server takes to be
-//! filled, to be listed in pages, and how many changes of slices in a second reach a watch. The
-//! server runs in this process; these are the bounds within which an agent can be measured.
+//! filled, to be listed in pages, and how many changes of slices in a second reach a watch (the
+//! server runs in this process; these are the bounds within which an agent can be measured); then
+//! what an agent of that cluster, which imports all it exports, holds in memory and costs idle.
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,6 +15,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Config};
 use portolan::clock;
+use portolan::testing::Process;
 use portolan::testing::kube::ApiServer;
 
 const SERVICES: u32 = 1_000;
@@ -24,6 +26,12 @@ const CHANGES: u32 = 1_000;
 const HOSTILE: u32 = 100_000;
 const PORT: u16 = 80;
 const TARGET_PORT: u16 = 8080;
+
+/// The agent writes six objects per import at 200 a second.
+const SETTLE: Duration = Duration::from_secs(45);
+const WATCH: Duration = Duration::from_secs(20);
+const MAX_RESIDENT_KIB: u64 = 64 * 1024;
+const MAX_CPU_SHARE: f64 = 0.02;
 
 struct Row {
     what: &'static str,
@@ -111,15 +119,59 @@ async fn measure(server: &ApiServer, since: Instant, rows: &mut Vec<Row>) {
     });
 }
 
+/// An agent of the cluster; whether it kept its bounds.
+async fn agent() -> bool {
+    let server = ApiServer::start().await;
+    fill(&server);
+    let namespace = serde_json::json!({ "name": "portolan-system" });
+    server
+        .put(serde_json::json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": namespace }));
+    let dir = tempfile::TempDir::new().expect("a temporary directory");
+    let config = dir.path().join("paris.yaml");
+    let text = format!(
+        "cluster: paris\n\
+         source: {{ kubernetes: {{ server: '{}', namespace: portolan-system }} }}\n\
+         gateway: {{ listen: '127.90.0.1:8443' }}\n\
+         dns: {{ listen: '127.90.0.1:5353' }}\n\
+         admin: {{ listen: '127.90.0.1:9900' }}\n",
+        server.url()
+    );
+    std::fs::write(&config, text).expect("a writable directory");
+    let admin = "127.90.0.1:9900".parse().expect("an address");
+    let mut agent = Process::start(env!("CARGO_BIN_EXE_portolan"), &config, admin);
+    let begun = clock::now();
+    agent.ready(Duration::from_secs(30)).await;
+    let ready = clock::now() - begun;
+    tokio::time::sleep(SETTLE).await;
+    let before = agent.cpu();
+    tokio::time::sleep(WATCH).await;
+    let share = (agent.cpu() - before).as_secs_f64() / WATCH.as_secs_f64();
+    let resident = agent.resident_kib();
+    let imports = server.list("serviceimports").len();
+    let good = resident <= MAX_RESIDENT_KIB && share < MAX_CPU_SHARE;
+    let mut out = std::io::stdout().lock();
+    let _written = writeln!(
+        out,
+        "agent, {imports} imports: ready {:.2} s, {resident} KiB resident (bound {MAX_RESIDENT_KIB}), \
+         idle {:.2} % of a core (bound {} %): {}",
+        ready.as_secs_f64(),
+        share * 100.0,
+        MAX_CPU_SHARE * 100.0,
+        if good { "ok" } else { "MISSED" }
+    );
+    good
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
+    let agent = agent().await;
     let server = ApiServer::start().await;
     let mut rows = Vec::new();
     let since = clock::now();
     fill(&server);
     measure(&server, since, &mut rows).await;
     let mut out = std::io::stdout().lock();
-    let mut good = true;
+    let mut good = agent;
     for row in &rows {
         let ok = row.took <= row.bound;
         good &= ok;

@@ -159,7 +159,7 @@ pub async fn build(
     let wiring = Wiring {
         replica,
         updates: update_tx,
-        table: table.clone(),
+        table,
         changed,
         draining,
         presence: presence_tx.clone(),

@@ -299,9 +299,9 @@ impl State {
             return;
         }
         let exports = &mut self.kinds.entry(Resource::Export).or_default().objects;
-        let there = exports.iter_mut().filter(|(name, entry)| {
-            *name.namespace == *namespace && entry.in_catalog
-        });
+        let there = exports
+            .iter_mut()
+            .filter(|(name, entry)| *name.namespace == *namespace && entry.in_catalog);
         for (name, entry) in there {
             entry.in_catalog = false;
             if let Some(event) = absence(Resource::Export, name) {
