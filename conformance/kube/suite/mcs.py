@@ -135,7 +135,8 @@ class Shop:
 
     def until_clusters(self, cluster, name, names, within=5):
         """The import, once exactly these clusters stand behind it."""
-        return self.until_import(cluster, name, lambda found: is_ready(found) and behind(found) == sorted(names), within)
+        return self.until_import(
+            cluster, name, lambda found: is_ready(found) and behind(found) == sorted(names), within)
 
     def until_no_import(self, cluster, name, within=5, namespace=NAMESPACE):
         until(f"no import of {name} in {cluster.name}", within,

@@ -152,7 +152,8 @@ def unexport_one(context):
         context.expect(cluster is far or found["spec"]["ips"] == before, f"{before} became {found['spec']['ips']}")
         context.expect(found["status"].get("endpointSliceObjects") == "Present", f"{found['status']}")
     shop.until_from(near, "both", {far})
-    sources = {one["metadata"]["labels"]["multicluster.kubernetes.io/source-cluster"] for one in shop.slices(near, "both")}
+    sources = {one["metadata"]["labels"]["multicluster.kubernetes.io/source-cluster"]
+               for one in shop.slices(near, "both")}
     context.expect(sources == {far.name}, f"slices are from {sources}")
 
 

@@ -120,7 +120,8 @@ def cluster_local(context):
         for ip in shop.find(cluster, "services", "own")["spec"]["clusterIPs"]:
             until(f"own of {cluster.name} at {ip}", 5, lambda at=cluster, to=ip: shop.who(
                 shop.callers[at].once(to, 80, timeout="1s")) is at)
-            context.expect(all(shop.who(record) is cluster for record in shop.answers(cluster, ip)), f"{ip}: others too")
+            seen = shop.answers(cluster, ip)
+            context.expect(all(shop.who(record) is cluster for record in seen), f"{ip}: others too")
     near.patch(path("services", "own"), {"spec": {"selector": {"app": "nobody"}}})
     shop.until_from(near, "own", {far})
     ip = shop.find(near, "services", "own")["spec"]["clusterIPs"][0]
