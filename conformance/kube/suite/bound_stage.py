@@ -102,14 +102,15 @@ class Stage:
             self._forget(wanted)
 
     def _forget(self, gateways):
-        """Of connections that broke with a gateway that is no more conntrack keeps what they were: who
-        gets the port of one again would be led to an address of nobody."""
+        """Of connections that broke with a gateway conntrack keeps where they led, for minutes: who gets
+        the port of one again would be led there, past kube-proxy. An unanswered one is kept longest."""
         caller, node = self.client.pod["status"]["podIP"], self.near.nodes[0]
-        table = node.run("conntrack", "-L", "-f", "ipv4", "-p", "tcp", "--src", caller)
-        for gone in {at for at in re.findall(r"src=(\S+) dst=\S+ sport=2\d{4} ", table)} - gateways:
-            with contextlib.suppress(Failed):  # They may have expired since.
-                node.run("conntrack", "-D", "-f", "ipv4", "-p", "tcp", "--src", caller,
-                         "--reply-src", gone)
+        of_caller = ("-f", "ipv4", "-p", "tcp", "--src", caller)
+        table = node.run("conntrack", "-L", *of_caller)
+        gone = {at for at in re.findall(r"src=(\S+) dst=\S+ sport=2\d{4} ", table)} - gateways
+        for which in [("--reply-src", at) for at in gone] + [("--state", "SYN_SENT")]:
+            with contextlib.suppress(Failed):  # It says so where there is none.
+                node.run("conntrack", "-D", *of_caller, *which)
 
     def derived(self, name, cluster=None):
         """The derived Service."""
