@@ -146,7 +146,8 @@ def not_exported(context):
     shop.always_from(far, "hidden", {near}, port=8088)
 
 
-@check("mcs-calls-affinity", kep="#session-affinity", level="SHOULD", needs=NEEDS)
+@check("mcs-calls-affinity", kep="#session-affinity", level="SHOULD", needs=NEEDS,
+       not_yet="the gateway does not keep a client to a pod yet")
 def affinity(context):
     """With session affinity ClientIP all calls of a pod reach one and the same pod of the exporter."""
     shop, near, far = stage(context)
