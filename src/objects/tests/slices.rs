@@ -219,8 +219,12 @@ fn each_family_of_the_address_has_its_slices() {
     assert_eq!(scene.import().unwrap().spec.ips, [ip("10.96.0.7"), ip("fd96::7")]);
     assert_eq!(scene.of("paris").len(), 2);
     // The own pods speak one family only: for the other the gateway translates.
-    let scene = dual(&[IpFamily::V4], &both[..1]);
+    let scene = dual(&[IpFamily::V4, IpFamily::V6], &both[..1]);
     assert_eq!(scene.behind(), ["tcp-80->20001: fd01::1 fd01::2", "tcp-80->8080: 10.0.0.1"]);
+    // What is exported in one family has one address.
+    let scene = dual(&[IpFamily::V4], &both[..1]);
+    assert_eq!(scene.behind(), ["tcp-80->8080: 10.0.0.1"]);
+    assert_eq!(scene.import().unwrap().spec.ips, [ip("10.96.0.7")]);
 }
 
 #[test]
