@@ -5,6 +5,7 @@ mod site;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use portolan::testing::kube::Verb;
 use portolan::testing::{Backend, PATIENCE, dns_query};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
@@ -162,4 +163,24 @@ async fn k16_a_replica_that_dies_leaves_the_slices_and_the_other_goes_on() {
     assert_eq!(answer(left[0]).await, "oregon");
     let _again = paris.start(1).await;
     led(&paris, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_has_not_heard_a_peer_takes_nothing_of_it_away() {
+    let (mut paris, mut oregon, _web) = two(4).await;
+    let here = paris.start(1).await;
+    let there = oregon.start(1).await;
+    led(&paris, 1).await;
+    there.agent.kill();
+    here.agent.kill();
+    let mark = paris.api.mark();
+    // Another pod: nothing saved.
+    let _fresh = paris.start(2).await;
+    paris.api.export("shop/own", 80, 9000, &[paris.host(9)]);
+    paris.api.await_object("serviceimports", "shop/own", |own| !ips(own).is_empty()).await;
+    let withdrawn = paris.api.requests_since(mark);
+    let withdrawn: Vec<_> =
+        withdrawn.iter().filter(|request| request.verb == Verb::Delete).collect();
+    assert!(withdrawn.is_empty(), "{withdrawn:?}");
+    assert!(paris.api.has("serviceimports", "shop/web"));
 }

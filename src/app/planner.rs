@@ -262,8 +262,7 @@ impl Planner {
             exports: self.assembly.exports(),
             refused: self.assembly.refused().clone(),
         });
-        self.inputs.local = Arc::clone(&catalog);
-        self.out.local.send_replace(catalog);
+        self.inputs.local = catalog;
         self.dirty.add([]);
         self.cluster_changed = true;
     }
@@ -314,7 +313,13 @@ impl Planner {
                 self.with_peer(&peer, |input| input.last_error = None);
                 self.dirty.figures();
             }
-            Event::Gone { peer } => self.forget(&peer),
+            Event::Gone { peer } => {
+                // One that came back meanwhile is wanted again.
+                let wanted = self.out.peers.borrow().iter().any(|of| of.cluster == peer);
+                if !wanted {
+                    self.forget(&peer);
+                }
+            }
         }
     }
 
@@ -443,6 +448,12 @@ impl Planner {
         table.revision = self.table.revision + u64::from(!figures);
         self.table = Arc::new(table);
         self.out.table.publish(Arc::clone(&self.table));
+        // Peers hear of an export only once it is served here.
+        self.out.local.send_if_modified(|told| {
+            let news = !Arc::ptr_eq(told, &self.table.local);
+            told.clone_from(&self.table.local);
+            news
+        });
         self.out.metrics.show(&self.table, now);
         self.published.rotate_left(1);
         self.published[BURST - 1] = now;

@@ -214,7 +214,7 @@ impl Gateway {
         }
     }
 
-    /// The allocated ports that accept clients at this moment; none with [`ListenOn::Vips`], nor
+    /// The allocated ports that accept clients at this moment and lead somewhere; none with [`ListenOn::Vips`], nor
     /// once it drains.
     #[must_use]
     pub fn open_ports(&self) -> watch::Receiver<Arc<OpenPorts>> {

@@ -125,15 +125,21 @@ impl Listeners {
             }
         }
         self.shared.metrics.listeners.set(as_gauge(self.open.len()));
-        self.publish_open();
+        self.publish_open(&table);
     }
 
-    /// Tells which allocated ports accept clients; said only when it changed.
-    fn publish_open(&self) {
+    /// Tells which allocated ports accept clients and lead somewhere, as seen from here: a replica
+    /// that has not heard a peer yet would only reset them. Said only when it changed.
+    fn publish_open(&self, table: &RouteTable) {
         if self.shared.config.listen_on == ListenOn::Vips {
             return;
         }
-        let ports = self.open.keys().filter_map(|at| PortNumber::new(at.port().into()).ok());
+        let leads = |(key, port): &(ServiceKey, PortKey)| {
+            let route = table.services.get(key);
+            route.and_then(|route| route.port(*port)).is_some_and(order::is_served)
+        };
+        let open = self.open.iter().filter(|(_, open)| leads(&open.serves));
+        let ports = open.filter_map(|(at, _)| PortNumber::new(at.port().into()).ok());
         let open: OpenPorts = ports.map(|port| (Protocol::Tcp, port)).collect();
         self.shared.open_ports.send_if_modified(|before| {
             let differs = **before != open;
@@ -196,7 +202,7 @@ impl Listeners {
         for (_, open) in self.open.drain() {
             open.stop.cancel();
         }
-        self.publish_open();
+        self.publish_open(&self.shared.routes.load_full());
         let shared = Arc::clone(&self.shared);
         shared.metrics.listeners.set(0.0);
         let ended = async {

@@ -82,13 +82,16 @@ async fn a_client_on_an_allocated_port_is_served_over_both_families() {
 }
 
 #[tokio::test]
-async fn a_port_without_a_candidate_stays_open() {
+async fn a_port_without_a_candidate_stays_open_and_is_not_told() {
     let (mut pair, port) = listening().await;
     pair.paris.set_candidates(&[]);
     let (held, other) = free().await;
     drop(held);
     book(&mut pair.paris, &[port, other]);
-    opened(&mut pair.paris.gateway.open_ports(), &[port, other]).await;
+    opened(&mut pair.paris.gateway.open_ports(), &[]).await;
+    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    soon(async { while TcpStream::connect(at(other)).await.is_err() {} }).await;
+    soon(TcpStream::connect(at(port))).await.expect("clients that are under way are accepted");
 }
 
 #[tokio::test]
