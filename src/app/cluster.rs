@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,13 +11,14 @@ use tokio::sync::watch;
 
 use super::settings;
 use crate::catalog::{Backend, CallerRules, ClusterRules, Export, LocalExport};
-use crate::drain;
-use crate::kubernetes::{ClusterView, GatewayMember};
+use crate::kubernetes::{ClusterView, GatewayMember, SecretData};
 use crate::model::{ClusterId, PeerAddress, PortKey, PortNumber, Protocol, ReplicaId, ServiceKey};
+use crate::objects::PortBook;
 use crate::peering::{PeerConfig, Presence};
 use crate::routes::GatewayPorts;
 use crate::siblings::{Member, SiblingView};
-use crate::tls::Supply;
+use crate::tls::{Pair, Supply};
+use crate::{clock, drain};
 
 /// What the planner takes from the cluster.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -111,9 +113,13 @@ pub(super) struct Hearers {
     pub(super) gateways: watch::Sender<Arc<BTreeSet<IpAddr>>>,
     pub(super) replica: ReplicaId,
     /// What messages call the own identity.
-    pub(super) identity: PathBuf,
+    pub(super) name: PathBuf,
     /// The port between gateways, the same on every replica.
     pub(super) gateway_port: u16,
+    /// The gateway's ports as they are recorded: a record that claims another's does not count.
+    pub(super) book: PortBook,
+    /// The Secret that was last looked at.
+    pub(super) secret: Option<Arc<SecretData>>,
 }
 
 /// Hands on what the cluster says, from the moment all of it has been seen: before that, what an
@@ -122,7 +128,7 @@ pub(super) async fn follow(
     mut view: watch::Receiver<Arc<ClusterView>>,
     mut siblings: watch::Receiver<Arc<SiblingView>>,
     advertise: Vec<PeerAddress>,
-    hearers: Hearers,
+    mut hearers: Hearers,
     mut drain: drain::Watch,
 ) -> anyhow::Result<()> {
     // That there is nothing is news too, once.
@@ -138,24 +144,29 @@ pub(super) async fn follow(
             presence.siblings = alive;
             changed
         });
-        tokio::select! {
-            changed = view.changed() => changed?,
-            changed = siblings.changed() => changed?,
+        // The source ends before the last streams do: what it said last holds until then.
+        let ended = tokio::select! {
+            changed = view.changed() => changed.is_err(),
+            changed = siblings.changed() => changed.is_err(),
             () = drain.reached(drain::Phase::Forced) => return Ok(()),
+        };
+        if ended {
+            drain.reached(drain::Phase::Forced).await;
+            return Ok(());
         }
     }
 }
 
 impl Hearers {
-    fn take(&self, view: &ClusterView, advertise: &[PeerAddress], first: bool) {
-        let facts = ClusterFacts::of(view);
+    fn take(&mut self, view: &ClusterView, advertise: &[PeerAddress], first: bool) {
+        let services = view.services.iter().filter(|(_, service)| !service.foreign);
+        self.book.restore(services.map(|(key, service)| (key, &service.ports)), clock::now());
+        let facts = ClusterFacts::of(view, self.book.book());
         self.facts.send_if_modified(|current| replace(current, facts) || first);
-        let port = self.gateway_port;
-        let members = view.gateways.iter().map(|gateway| member(gateway, port)).collect();
-        let addresses = view.gateways.iter().flat_map(|gateway| gateway.addresses.iter().copied());
-        let addresses: BTreeSet<IpAddr> = addresses.collect();
-        self.gateways.send_if_modified(|current| replace(current, addresses));
-        self.members.send_if_modified(|current| replace(current, members));
+        // This process is a gateway: that there is none is no truth to act on.
+        if !view.gateways.is_empty() {
+            self.take_gateways(view);
+        }
         if advertise.is_empty() {
             self.presence.send_if_modified(|presence| {
                 let changed = presence.addresses != *view.advertise;
@@ -163,16 +174,46 @@ impl Hearers {
                 changed
             });
         }
-        let own = view.secret.as_deref().and_then(|secret| {
-            let pair = settings::kubernetes::pair(secret, &self.identity);
-            pair.inspect_err(|error| tracing::warn!(%error, "the identity in force stays")).ok()
-        });
+        let own = self.identity(view);
         self.supply.send_if_modified(|current| {
             // A Secret that is gone, or cannot be read, leaves the identity in force.
-            let own = own.map(Arc::new).or_else(|| current.own.clone());
+            let own = own.or_else(|| current.own.clone());
             replace(current, settings::kubernetes::supply(own, &view.peers))
         });
     }
+
+    fn take_gateways(&self, view: &ClusterView) {
+        let port = self.gateway_port;
+        let members = view.gateways.iter().map(|gateway| member(gateway, port)).collect();
+        let addresses = view.gateways.iter().flat_map(|gateway| gateway.addresses.iter().copied());
+        let addresses: BTreeSet<IpAddr> = addresses.collect();
+        self.gateways.send_if_modified(|current| replace(current, addresses));
+        self.members.send_if_modified(|current| replace(current, members));
+    }
+
+    /// The identity of a Secret that was not looked at before.
+    fn identity(&mut self, view: &ClusterView) -> Option<Arc<Pair>> {
+        let secret = view.secret.as_ref()?;
+        if self.secret.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, secret)) {
+            return None;
+        }
+        self.secret = Some(Arc::clone(secret));
+        let pair = settings::kubernetes::pair(secret, &self.name);
+        pair.inspect_err(|error| tracing::warn!(%error, "the identity in force stays"))
+            .ok()
+            .map(Arc::new)
+    }
+}
+
+/// The ports of an earlier run, whose holders keep them.
+pub(super) fn book(range: RangeInclusive<PortNumber>, restored: &GatewayPorts) -> PortBook {
+    let mut held: BTreeMap<ServiceKey, BTreeMap<PortKey, PortNumber>> = BTreeMap::new();
+    for ((_, number), (key, port)) in restored {
+        held.entry(key.clone()).or_default().insert(*port, *number);
+    }
+    let mut book = PortBook::new(range);
+    book.restore(&held, clock::now());
+    book
 }
 
 /// Puts a value in place of another; whether it differs.
@@ -185,19 +226,12 @@ fn replace<T: PartialEq>(current: &mut Arc<T>, value: T) -> bool {
 }
 
 impl ClusterFacts {
-    fn of(view: &ClusterView) -> Self {
+    fn of(view: &ClusterView, ports: Arc<GatewayPorts>) -> Self {
         let imports = view.imports.iter().filter(|(_, import)| !import.foreign);
         let addressed = imports.filter(|(_, import)| !import.ips.is_empty());
-        let services = view.services.iter().filter(|(_, service)| !service.foreign);
-        let ports = services.flat_map(|(key, service)| {
-            let of = move |(port, gateway): (&PortKey, &PortNumber)| {
-                ((port.protocol, *gateway), (key.clone(), *port))
-            };
-            service.ports.iter().map(of)
-        });
         Self {
             addresses: addressed.map(|(key, import)| (key.clone(), import.ips.clone())).collect(),
-            ports: Arc::new(ports.collect()),
+            ports,
             peers: settings::kubernetes::peers_of_objects(&view.peers),
             bundles: settings::kubernetes::supply(None, &view.peers).peers,
         }

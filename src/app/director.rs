@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::catalog::{LocalExport, NotExported, ServiceType};
 use crate::kubernetes::{
-    ClusterView, Event, Events, PeerSpec, Severity, Subject, Writer, WriterHandle,
+    ClusterView, Event, Events, GatewayMember, PeerSpec, Severity, Subject, Writer, WriterHandle,
 };
 use crate::model::{ClusterId, PortKey, PortNumber, ServiceKey};
 use crate::objects::{
@@ -75,6 +75,8 @@ pub(super) struct Director {
     book: PortBook,
     /// Whether this replica led at the last look.
     led: bool,
+    /// The gateway's pods as last seen.
+    members: Arc<Vec<GatewayMember>>,
     world: Option<World>,
     seen: HashMap<ServiceKey, Seen>,
     silent: BTreeSet<IpAddr>,
@@ -111,6 +113,7 @@ impl Director {
             out,
             writer: writer.handle(),
             led: false,
+            members: Arc::default(),
             world: None,
             seen: HashMap::new(),
             silent: BTreeSet::new(),
@@ -149,12 +152,10 @@ impl Director {
         let Some(world) = self.look_around(&view, now >= began + SETTLE) else {
             return Vec::new();
         };
-        if self.world.as_ref() != Some(&world) {
-            self.seen.clear();
-        }
+        let moved = self.world.as_ref() != Some(&world);
         let leads = *self.sources.leader.borrow_and_update();
-        if leads && !self.led {
-            // What the last leader wrote down holds.
+        if !(leads && self.led) {
+            // What the leader wrote down holds; by following it one knows what rests.
             let recorded = view.services.iter().map(|(key, service)| (key, &service.ports));
             self.book.restore(recorded, now);
         }
@@ -162,8 +163,13 @@ impl Director {
         self.tell_peers(&view, &table, now, wall_ms);
         let refusals = Arc::clone(&self.sources.refusals.borrow_and_update());
         let mut said = Vec::new();
+        let unheard =
+            view.peers.keys().any(|peer| table.peers.get(peer).is_none_or(|p| p.revision == 0));
         for key in self.names(&table, &view) {
             let route = table.services.get(&key).cloned();
+            if unheard && self.may_yet_be_exported(&key, route.as_deref(), &view) {
+                continue;
+            }
             let observed = view.observed(&key, refusals.get(&key).cloned());
             let (allotted, exhausted) = self.allot(&key, route.as_deref(), &observed, now);
             let seen = Seen {
@@ -174,7 +180,7 @@ impl Director {
                 allotted,
                 exhausted,
             };
-            if self.seen.get(&key).is_some_and(|before| before.is(&seen)) {
+            if !moved && self.seen.get(&key).is_some_and(|before| before.is(&seen)) {
                 continue;
             }
             let before = self.seen.get(&key);
@@ -189,6 +195,24 @@ impl Director {
         }
         self.world = Some(world);
         said
+    }
+
+    /// Whether what the cluster holds of a name could be the export of a peer that has not told
+    /// its catalog yet: a replica that just started must not take away what it does not know.
+    fn may_yet_be_exported(
+        &self,
+        key: &ServiceKey,
+        route: Option<&Route>,
+        view: &ClusterView,
+    ) -> bool {
+        let known = self.seen.get(key).is_some_and(|seen| seen.route.is_some());
+        let recorded = view.services.get(key).map(|service| &service.ports);
+        let held = view.imports.contains_key(key) || recorded.is_some();
+        let shrinks = route.is_none_or(|route| {
+            let gone = |port: &PortKey| route.port(*port).is_none();
+            recorded.is_some_and(|ports| ports.keys().any(gone))
+        });
+        held && shrinks && !known
     }
 
     /// Every name that anything should exist for, exists for, or was said to exist for.
@@ -232,8 +256,12 @@ impl Director {
         let siblings = Arc::clone(&self.sources.siblings.borrow_and_update());
         let open = Arc::clone(&self.sources.open.borrow_and_update());
         let draining = *self.sources.draining.borrow_and_update();
-        let mut gateways = Vec::with_capacity(view.gateways.len());
-        for member in view.gateways.iter() {
+        // This process is a gateway: that there is none is never true, once one was seen.
+        if !view.gateways.is_empty() {
+            self.members = Arc::clone(&view.gateways);
+        }
+        let mut gateways = Vec::with_capacity(self.members.len());
+        for member in self.members.iter() {
             let sibling = siblings.siblings.get(&member.uid);
             let (ready, open) = match sibling {
                 _ if member.uid == self.config.own => (!draining, Arc::clone(&open)),

@@ -245,6 +245,7 @@ impl Cluster {
             Outlets { desired: desired_tx, peers: peers_tx },
             &self.writer,
         );
+        let book = cluster::book(self.settings.ports.clone(), &self.facts.borrow().ports);
         let hearers = Hearers {
             facts: self.facts,
             presence,
@@ -252,7 +253,9 @@ impl Cluster {
             members: members_tx,
             gateways: wiring.gateways,
             replica: wiring.replica,
-            identity: self.identity,
+            name: self.identity,
+            book,
+            secret: None,
             gateway_port: self.config.gateway.listen.first().map_or(0, |at| at.port()),
         };
         let advertise = self.config.gateway.advertise.clone();
