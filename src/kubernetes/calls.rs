@@ -113,6 +113,9 @@ impl Call {
 }
 
 /// What the server's refusal is about: itself, the version, or the object.
+/// What an internal error says that concerns one object and not the server.
+const OF_ONE_OBJECT: [&str; 2] = ["webhook", "failed to allocate"];
+
 fn meaning(status: &Status) -> Fault {
     let message = if status.message.is_empty() {
         cut(&format!("status {} {}", status.code, status.reason))
@@ -123,8 +126,11 @@ fn meaning(status: &Status) -> Fault {
         404 | 410 => Fault::Absent(message),
         409 => Fault::Conflict(message),
         401 | 408 | 429 => Fault::Away(message),
-        // An admission webhook that does not answer is a 500, and concerns what it judges.
-        500.. if !status.message.contains("webhook") => Fault::Away(message),
+        // An admission webhook that does not answer is a 500, and concerns what it judges; so is a
+        // range of Service addresses that is used up.
+        500.. if !OF_ONE_OBJECT.iter().any(|sign| status.message.contains(sign)) => {
+            Fault::Away(message)
+        }
         _ => Fault::Refused(message),
     }
 }
@@ -157,6 +163,7 @@ mod tests {
             (403, "exceeded quota: objects", "refused"),
             (422, "spec.ports: Invalid value", "refused"),
             (500, "failed calling webhook \"a.b\": timeout", "refused"),
+            (500, "failed to allocate a serviceIP: range is full", "refused"),
             (500, "etcdserver: request timed out", "away"),
             (503, "apiserver is shutting down", "away"),
             (429, "too many requests", "away"),

@@ -38,15 +38,13 @@ pub enum Access {
 pub struct Clients {
     /// For lists and watches: no deadline of its own.
     pub(super) watch: kube::Client,
-    /// For everything else; go through [`Clients::within`].
-    #[allow(dead_code, reason = "for the writer, which is not there yet")]
+    /// For everything else; every call has a deadline.
     pub(super) write: kube::Client,
     served: Mutex<BTreeMap<Resource, &'static str>>,
 }
 
 /// Why a call failed.
 #[derive(Debug, ThisError)]
-#[allow(dead_code, reason = "for the writer, which is not there yet")]
 pub(super) enum CallError {
     /// No answer in time.
     #[error("the API server did not answer within {} s", CALL_DEADLINE.as_secs())]
@@ -73,7 +71,6 @@ impl Clients {
     }
 
     /// One call of the write client, with its deadline.
-    #[allow(dead_code, reason = "for the writer, which is not there yet")]
     pub(super) async fn within<T>(
         call: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, CallError> {

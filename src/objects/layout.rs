@@ -65,6 +65,9 @@ impl Cells {
         for (endpoint, ports) in self.0.into_values() {
             groups.entry(ports).or_default().push(endpoint);
         }
+        // Those that serve first, so that pods which are not ready yet never take their place.
+        let mut groups: Vec<_> = groups.into_iter().collect();
+        groups.sort_by_key(|(_, endpoints)| !endpoints.iter().any(|endpoint| endpoint.ready));
         let mut slices = Vec::new();
         for (ports, endpoints) in groups {
             let port = |(name, (protocol, port))| SlicePort { name, protocol, port };

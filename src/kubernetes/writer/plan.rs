@@ -10,9 +10,7 @@ use super::change::Change;
 use super::target::Rank;
 use crate::kubernetes::mirror::Existing;
 use crate::model::ServiceKey;
-use crate::objects::{
-    ANNOTATION_PORTS, Desired, ExportStatus, Kind, Object, ObjectId, SERVICE_LINGERS,
-};
+use crate::objects::{Desired, ExportStatus, Kind, Object, ObjectId, SERVICE_LINGERS};
 
 /// How long a name that should have nothing is remembered, so that a late object of it, from a
 /// writer that did not know yet, is taken away again.
@@ -125,7 +123,7 @@ impl Plan {
                 Look::Change(change, since + SERVICE_LINGERS)
             }
             Some(Change::Create(_) | Change::Replace(..))
-                if id.kind == Kind::Slice && !name.records_ports(service) =>
+                if id.kind == Kind::Slice && service.is_none() && name.wants_service() =>
             {
                 Look::Blocked
             }
@@ -152,13 +150,9 @@ impl Plan {
 }
 
 impl Name {
-    /// Whether the ports of the gateway that the slices may name stand in the derived Service:
-    /// they are recorded one write before any slice uses them.
-    fn records_ports(&self, service: Option<&Existing>) -> bool {
-        let Some(wanted) = self.objects.iter().find(|(id, _)| id.kind == Kind::Service) else {
-            return true;
-        };
-        let recorded = |object: &Object| object.meta().annotations.get(ANNOTATION_PORTS).cloned();
-        service.is_some_and(|exists| recorded(&exists.object) == recorded(wanted.1))
+    /// Whether there is to be a derived Service: then slices follow it. Which ports of the gateway
+    /// they may name is decided with the objects, from what the Service records.
+    fn wants_service(&self) -> bool {
+        self.objects.keys().any(|id| id.kind == Kind::Service)
     }
 }

@@ -39,17 +39,16 @@ fn what_differs_and_how_urgent_it_is() {
 }
 
 #[test]
-fn slices_follow_the_service_that_records_their_ports() {
+fn slices_follow_the_service_and_wait_for_no_change_of_it() {
     let (web, now) = (key("shop/web"), clock::now());
     let mut plan = Plan::default();
     plan.accept(desired(&web, whole(&web)), now);
     let slice = proxied(&web, &["10.1.0.9"]);
     let before = existing(&service(&web, "tcp-80=20002"));
-    for service in [None, Some(&before)] {
-        for there in [None, Some(&existing(&slice))] {
-            let look = plan.look(&web, &slice.id(), there, service, now);
-            assert_eq!(look, Look::Blocked);
-        }
+    for there in [None, Some(&existing(&slice))] {
+        assert_eq!(plan.look(&web, &slice.id(), there, None, now), Look::Blocked);
+        // A change of the Service that is refused must not keep dead pods in its slices.
+        assert!(plan.look(&web, &slice.id(), there, Some(&before), now).place().is_some());
     }
     // One that nobody wants does not wait.
     plan.accept(desired(&web, vec![service(&web, "tcp-80=20001")]), now);
