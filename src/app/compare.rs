@@ -36,17 +36,6 @@ pub(super) fn down_replicas(views: &BTreeMap<ClusterId, PeerView>) -> peering::D
         .collect()
 }
 
-/// Names whose record is new, gone or another.
-pub(super) fn difference<T: PartialEq>(
-    old: &BTreeMap<ServiceKey, Arc<T>>,
-    new: &BTreeMap<ServiceKey, Arc<T>>,
-) -> Vec<ServiceKey> {
-    let same = |a: Option<&Arc<T>>, b: &Arc<T>| a.is_some_and(|a| Arc::ptr_eq(a, b) || a == b);
-    let changed = new.iter().filter(|(key, export)| !same(old.get(*key), export));
-    let gone = old.keys().filter(|key| !new.contains_key(*key));
-    changed.map(|(key, _)| key).chain(gone).cloned().collect()
-}
-
 /// Keeps the old allocation of every route that did not change, so that readers which compare by
 /// pointer see only what did.
 pub(super) fn keep_equal_routes(old: &RouteTable, new: &mut RouteTable) {
@@ -57,8 +46,8 @@ pub(super) fn keep_equal_routes(old: &RouteTable, new: &mut RouteTable) {
     }
 }
 
-/// Names whose value is new, gone or another.
-pub(super) fn changed_keys<T: PartialEq>(
+/// Names whose value is new, gone or another. Values at the same place are not looked into.
+pub(super) fn changed_keys<T: Eq>(
     old: &BTreeMap<ServiceKey, T>,
     new: &BTreeMap<ServiceKey, T>,
 ) -> Vec<ServiceKey> {

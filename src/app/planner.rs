@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::cluster::{ClusterFacts, SavedCluster};
 use super::compare::{
-    changed_keys, difference, down_replicas, keep_equal_routes, replicas_differ, routes_differ,
+    changed_keys, down_replicas, keep_equal_routes, replicas_differ, routes_differ,
 };
 use super::metrics::Metrics;
 use super::saved;
@@ -244,7 +244,7 @@ impl Planner {
             SourceUpdate::Synced => {
                 let before = Arc::clone(&self.inputs.local);
                 self.publish_local(true);
-                self.dirty.add(difference(&before.exports, &self.inputs.local.exports));
+                self.dirty.add(changed_keys(&before.exports, &self.inputs.local.exports));
                 self.out.source.send_modify(SourceStatus::synced);
             }
             SourceUpdate::Failed { error } => {
@@ -336,7 +336,7 @@ impl Planner {
         if old.network != new.network || old.locality != new.locality {
             self.dirty = Dirty::All;
         } else {
-            self.dirty.add(difference(&old.exports, &new.exports));
+            self.dirty.add(changed_keys(&old.exports, &new.exports));
         }
         self.catalogs_changed = true;
     }
