@@ -112,14 +112,6 @@ pub struct SiblingView {
     pub siblings: BTreeMap<Box<str>, Sibling>,
 }
 
-impl SiblingView {
-    /// The replica that has this address.
-    #[must_use]
-    pub fn at(&self, address: IpAddr) -> Option<&Sibling> {
-        self.siblings.values().find(|sibling| sibling.addresses.iter().any(|at| at.ip() == address))
-    }
-}
-
 /// The watch that replicas keep on one another.
 #[derive(Debug)]
 pub struct Siblings {
