@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use super::settings::Settings;
 use crate::model::{HostLabel, Locality, PortKey, PortSpec, ServiceKey};
@@ -33,6 +34,31 @@ pub enum SessionAffinity {
         timeout_seconds: u32,
     },
 }
+
+impl SessionAffinity {
+    /// The API server's default for `sessionAffinityConfig.clientIP.timeoutSeconds`.
+    pub const DEFAULT_SECONDS: u32 = 10_800;
+    /// The longest that the API server accepts: a day.
+    const MAX_SECONDS: u32 = 86_400;
+
+    /// `ClientIP` as an object has it, with the API server's default and range for the timeout.
+    pub fn client_ip(timeout_seconds: Option<u32>) -> Result<Self, AffinityTimeout> {
+        let timeout_seconds = timeout_seconds.unwrap_or(Self::DEFAULT_SECONDS);
+        if (1..=Self::MAX_SECONDS).contains(&timeout_seconds) {
+            Ok(Self::ClientIp { timeout_seconds })
+        } else {
+            Err(AffinityTimeout(timeout_seconds))
+        }
+    }
+}
+
+/// A timeout that the API server would refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error(
+    "sessionAffinityConfig.clientIP.timeoutSeconds is {0}; give 1 to {max}",
+    max = SessionAffinity::MAX_SECONDS
+)]
+pub struct AffinityTimeout(u32);
 
 /// An IP family, in the Kubernetes spelling when serialised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

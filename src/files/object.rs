@@ -11,10 +11,6 @@ use crate::model::{Namespace, PortSpec, ServiceKey, ServiceName, canonical};
 
 /// Where a manifest names no namespace.
 const DEFAULT_NAMESPACE: &str = "default";
-/// The API server's default for `sessionAffinityConfig.clientIP.timeoutSeconds`.
-const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
-/// The longest affinity that the API server accepts: a day.
-const MAX_AFFINITY_SECONDS: u32 = 86_400;
 
 /// What makes an object the same one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -123,13 +119,7 @@ fn service(spec: Spec) -> Result<ServiceObject, String> {
         AffinityText::None => SessionAffinity::None,
         AffinityText::ClientIp => {
             let config = spec.session_affinity_config.unwrap_or_default();
-            let timeout_seconds = config.timeout_seconds().unwrap_or(DEFAULT_AFFINITY_SECONDS);
-            if !(1..=MAX_AFFINITY_SECONDS).contains(&timeout_seconds) {
-                return Err(format!(
-                    "sessionAffinityConfig.clientIP.timeoutSeconds is {timeout_seconds}; give 1 to {MAX_AFFINITY_SECONDS}"
-                ));
-            }
-            SessionAffinity::ClientIp { timeout_seconds }
+            SessionAffinity::client_ip(config.timeout_seconds()).map_err(|e| e.to_string())?
         }
     };
     let ip_families = spec.ip_families.unwrap_or_default();

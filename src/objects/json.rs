@@ -10,9 +10,6 @@ use super::object::{Meta, Owner};
 use crate::catalog::{IpFamily, SessionAffinity};
 use crate::model::{Namespace, PortNumber, PortSpec, Protocol};
 
-/// What the API server writes where `sessionAffinity: ClientIP` comes without a timeout.
-const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
-
 /// Unix seconds in the spelling of the Kubernetes API (RFC 3339, UTC).
 pub(super) fn time(seconds: i64) -> String {
     Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH).to_string()
@@ -156,7 +153,7 @@ pub(super) fn to_affinity(kind: Option<&str>, config: Option<RawAffinity>) -> Se
     let timeout = || config?.client_ip?.timeout_seconds;
     match kind {
         Some("ClientIP") => SessionAffinity::ClientIp {
-            timeout_seconds: timeout().unwrap_or(DEFAULT_AFFINITY_SECONDS),
+            timeout_seconds: timeout().unwrap_or(SessionAffinity::DEFAULT_SECONDS),
         },
         _ => SessionAffinity::None,
     }

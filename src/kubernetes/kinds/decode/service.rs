@@ -8,10 +8,6 @@ use crate::catalog::{IpFamily, ObjectKind, ServiceObject, SessionAffinity, Sourc
 use crate::model::{PeerAddress, PortSpec, Protocol};
 use crate::objects::{Kind, LABEL_MANAGED_BY, MANAGER, ObservedService, derived_name, parse_ports};
 
-/// The API server's default for `sessionAffinityConfig.clientIP.timeoutSeconds`.
-const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
-/// The longest affinity that the API server accepts: a day.
-const MAX_AFFINITY_SECONDS: u32 = 86_400;
 /// So the names of derived Services begin.
 const DERIVED_PREFIX: &str = "portolan-";
 
@@ -67,13 +63,7 @@ fn service(spec: ServiceSpec, ip_families: Vec<IpFamily>) -> Result<ServiceObjec
     let session_affinity = match spec.session_affinity.as_deref() {
         Some("ClientIP") => {
             let seconds = spec.session_affinity_config.client_ip.timeout_seconds;
-            let timeout_seconds = seconds.unwrap_or(DEFAULT_AFFINITY_SECONDS);
-            if !(1..=MAX_AFFINITY_SECONDS).contains(&timeout_seconds) {
-                return Err(format!(
-                    "sessionAffinityConfig.clientIP.timeoutSeconds is {timeout_seconds}; give 1 to {MAX_AFFINITY_SECONDS}"
-                ));
-            }
-            SessionAffinity::ClientIp { timeout_seconds }
+            SessionAffinity::client_ip(seconds).map_err(|error| error.to_string())?
         }
         _ => SessionAffinity::None,
     };
