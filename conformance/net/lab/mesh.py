@@ -25,6 +25,7 @@ class Mesh:
         self.dir.mkdir(parents=True)
         self.binary = binary
         self.namespaces, self.processes, self.agents = {}, [], {}
+        self.cut_asked = None
         try:
             self._build(f"{prefix}{name}", replicas or {}, without_pods)
         except BaseException:
@@ -127,7 +128,11 @@ class Mesh:
         return until(what, within, both)
 
     def cut(self, cloud, incoming="", outgoing="", verdict="drop"):
-        """Faults every packet of a cloud that matches; None leaves a direction alone."""
+        """Faults every packet of a cloud that matches; None leaves a direction alone.
+
+        In force at the instant returned; it may have begun any time after `cut_asked`.
+        """
+        self.cut_asked = time.monotonic()
         rules = {"incoming": incoming, "outgoing": outgoing}
         self.namespaces[cloud].fault(
             **{way: [(match, verdict)] for way, match in rules.items() if match is not None})

@@ -38,7 +38,7 @@ def cut_both_ways(lab, check):
         streams = counters(stage, cut)
         stage.sleep(JUDGED)
         streams = stage.mesh.agents["oregon"].inbound_streams() - streams
-        stage.judge_before(cut)
+        stage.judge_before(stage.mesh.cut_asked)
         stage.judge_connections(cut)
         stage.judge_in_flight(cut)
         stage.judge_names(cut)
@@ -72,7 +72,7 @@ def one_way(lab, check, towards_oregon):
         else:
             cut = stage.mesh.cut("paris", "ip saddr 10.77.2.0/24", None)
         stage.sleep(JUDGED)
-        stage.judge_before(cut)
+        stage.judge_before(stage.mesh.cut_asked)
         stage.judge_connections(cut)
         stage.judge_in_flight(cut)
         stage.judge_names(cut)
@@ -107,7 +107,7 @@ def reject(lab, check):
         streams = counters(stage, cut)
         stage.sleep(JUDGED)
         streams = stage.mesh.agents["oregon"].inbound_streams() - streams
-        stage.judge_before(cut)
+        stage.judge_before(stage.mesh.cut_asked)
         stage.judge_connections(cut)
         stage.judge_in_flight(cut)
         stage.judge_names(cut)
