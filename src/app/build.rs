@@ -9,13 +9,13 @@ use tokio::sync::{mpsc, watch};
 
 use super::origin::{Opened, Spawned, Wiring};
 use super::planner::{Feeds, Outlets, Planner};
+use super::publisher::Publisher;
 use super::saver;
 use super::status::{SourceStatus, Status};
 use super::supervise::{Role, Supervisor};
 use super::{Addresses, Running, Stages, settings};
 use crate::config::{Config, Pod};
 use crate::model::ReplicaId;
-use crate::routes::SharedTable;
 use crate::store::Store;
 use crate::zone::ZoneConfig;
 use crate::{admin, dns, drain, files, gateway, kubernetes, peering, telemetry, tls};
@@ -83,7 +83,7 @@ pub async fn build(
     let gateway_addresses: Vec<SocketAddr> =
         listeners.iter().map(tls::Listener::local_addr).collect();
 
-    let (table_writer, table) = SharedTable::new(start.table.as_ref().clone());
+    let (publisher, table, answers) = Publisher::new(&start.table, &config.clusterset);
     let (changed_tx, changed) = watch::channel(start.table.revision);
     let (local_tx, local) = watch::channel(Arc::clone(&start.inputs.local));
     let (source_tx, source_status) = watch::channel(SourceStatus::new(start.inputs.local.synced));
@@ -141,11 +141,11 @@ pub async fn build(
         source_kind: settings::source_kind(config),
     };
     let admin = admin::Server::bind(settings::admin(config), Arc::new(status), registry.clone())?;
-    let dns = DnsTask::prepare(config, table.clone(), &registry, ready, zone)?;
+    let dns = DnsTask::prepare(config, answers, &registry, ready, zone)?;
     let (admin_address, probes) = (admin.local_addr(), admin.probes_addr());
 
     let outlets = Outlets {
-        table: table_writer,
+        table: publisher,
         changed: changed_tx,
         local: local_tx,
         source: source_tx,
@@ -222,7 +222,7 @@ fn bind_gateways(config: &Config, trust: &tls::Trust) -> Result<Vec<tls::Listene
 /// Opens DNS when the agent is ready, and serves.
 struct DnsTask {
     config: dns::Config,
-    table: SharedTable,
+    answers: dns::SharedAnswers,
     metrics: dns::Metrics,
     ready: watch::Receiver<bool>,
     zone: watch::Receiver<ZoneConfig>,
@@ -232,15 +232,15 @@ impl DnsTask {
     /// It opens only when synced, but an address that cannot be had must refuse the start.
     fn prepare(
         config: &Config,
-        table: SharedTable,
+        answers: dns::SharedAnswers,
         registry: &Registry,
         ready: watch::Receiver<bool>,
         zone: watch::Receiver<ZoneConfig>,
     ) -> Result<Self, BuildError> {
         let config = settings::dns(config);
         let metrics = dns::Metrics::register(registry)?;
-        drop(dns::Server::bind(config.clone(), table.clone(), metrics.clone())?);
-        Ok(Self { config, table, metrics, ready, zone })
+        drop(dns::Server::bind(config.clone(), answers.clone(), metrics.clone())?);
+        Ok(Self { config, answers, metrics, ready, zone })
     }
 
     async fn run(
@@ -252,8 +252,8 @@ impl DnsTask {
             open = self.ready.wait_for(|ready| *ready) => { open?; }
             () = drain.reached(drain::Phase::Draining) => return Ok(()),
         }
-        self.config.zone = self.zone.borrow_and_update().clone();
-        let server = dns::Server::bind(self.config, self.table, self.metrics)?;
+        self.config.ttl_seconds = self.zone.borrow_and_update().ttl_seconds;
+        let server = dns::Server::bind(self.config, self.answers, self.metrics)?;
         let ttl = server.ttl();
         addresses.send_replace(server.local_addrs());
         let follow_ttl = async {

@@ -11,6 +11,7 @@ mod director;
 mod metrics;
 mod origin;
 mod planner;
+mod publisher;
 mod saved;
 mod saver;
 mod settings;

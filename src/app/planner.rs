@@ -16,6 +16,7 @@ use super::compare::{
     changed_keys, down_replicas, keep_equal_routes, replicas_differ, routes_differ,
 };
 use super::metrics::Metrics;
+use super::publisher::Publisher;
 use super::saved;
 use super::saver::{Job, Saved};
 use super::settings;
@@ -27,7 +28,7 @@ use crate::drain;
 use crate::health::{Fact, Health, PeerView};
 use crate::model::{ClusterId, ServiceKey};
 use crate::peering;
-use crate::routes::{Inputs, PeerInput, RouteTable, TableWriter, plan, replan};
+use crate::routes::{Inputs, PeerInput, RouteTable, plan, replan};
 use crate::vips;
 
 /// So many tables may be published within [`BURST_WITHIN`]: a new service takes two, one without
@@ -61,7 +62,7 @@ pub(super) struct Feeds {
 /// Where the planner tells what it decided.
 #[derive(Debug)]
 pub(super) struct Outlets {
-    pub(super) table: TableWriter,
+    pub(super) table: Publisher,
     pub(super) changed: watch::Sender<u64>,
     pub(super) local: watch::Sender<Arc<LocalCatalog>>,
     pub(super) source: watch::Sender<SourceStatus>,

@@ -37,7 +37,7 @@ pub(super) fn zone(config: &Config) -> ZoneConfig {
 pub(super) fn dns(config: &Config) -> dns::Config {
     dns::Config {
         listen: config.dns.listen.clone(),
-        zone: zone(config),
+        ttl_seconds: zone(config).ttl_seconds,
         allow: config.dns.allow.clone(),
         forwarders: config.dns.forwarders.clone(),
         tcp_per_source: config.dns.tcp_per_source,

@@ -1,13 +1,13 @@
 //! DNS sockets and wire encoding of answers.
 //!
-//! [`respond`] turns one message into one message and knows every rule on the wire; the sockets
-//! around it only move octets. Both transports share it, and it is the seam that a faster UDP
-//! path replaces.
+//! [`Answers`] are compiled whenever a route table is published. [`respond`] turns one message into
+//! one message and knows every rule on the wire; the sockets around it only move octets.
 //!
 //! Invariants: only messages shorter than a header and messages that are answers themselves stay
 //! without an answer; an answer carries the id and, where the question could be read, its octets
-//! as they came; no UDP answer is longer than 1 232 octets; one route table is loaded per batch of
-//! datagrams or per read of a connection, and never held across an await.
+//! as they came; no UDP answer is longer than 1 232 octets; the answers of one
+//! route table are loaded per batch of datagrams or per read of a connection, and never held
+//! across an await; between a message and its answer nothing is allocated, locked or awaited.
 //!
 //! Answers leave from the address that was asked because every socket is bound to one configured
 //! address. Behind a wildcard address the kernel chooses by route, which is right only on a machine
@@ -15,20 +15,24 @@
 //! Not here: what a name answers (`zone`), when to open the sockets and how long to announce the
 //! end (`app`).
 
+mod answers;
 mod encode;
 mod limit;
 mod metrics;
 mod query;
+mod reply;
 mod respond;
 mod server;
 mod shared;
 mod slots;
+mod soa;
 mod tcp;
 mod udp;
 
 #[cfg(test)]
 mod tests;
 
+pub use answers::{Answers, Compiler, SharedAnswers};
 pub use limit::Limiter;
 pub use metrics::Metrics;
 pub use respond::{Policy, Received, Responded, Transport, respond};

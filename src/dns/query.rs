@@ -4,16 +4,17 @@
 //! pointer. It reads as far as it can even in a malformed message, so that the error answer can
 //! carry the question and an OPT record (RFC 6891, section 6.1.1).
 
-use hickory_proto::op::{Header, MessageType, Metadata, OpCode};
-use hickory_proto::rr::RecordType;
-use hickory_proto::serialize::binary::BinDecodable;
-
-use crate::zone::{QueryType, Question};
+use super::encode::rtype;
 
 /// Octets of a message's header.
 pub(super) const HEADER_OCTETS: usize = 12;
 /// Longest name on the wire, the root label included (RFC 1035, section 2.3.4).
-const MAX_NAME_OCTETS: usize = 255;
+pub(super) const MAX_NAME_OCTETS: usize = 255;
+/// Octets of a question's type and class.
+const TYPE_AND_CLASS: usize = 4;
+/// QR and the opcode in the header's third octet.
+const QR: u8 = 0x80;
+const OPCODE: u8 = 0x78;
 /// Longest label.
 const MAX_LABEL_OCTETS: u8 = 63;
 
@@ -53,8 +54,10 @@ pub(super) struct ClientEdns {
 /// A message that must be answered.
 #[derive(Debug)]
 pub(super) struct Query<'d> {
-    /// Its header.
-    pub(super) metadata: Metadata,
+    /// Its id.
+    pub(super) id: u16,
+    /// The header's third octet: opcode, RD.
+    pub(super) flags: u8,
     /// Its question, where there is exactly one and it is well-formed.
     pub(super) asked: Option<Asked<'d>>,
     /// Its (first) OPT record.
@@ -67,20 +70,21 @@ impl<'d> Query<'d> {
     /// Reads a message; `None` for the only two that get no answer: fewer than 12 octets, and
     /// answers (QR set), which would make two servers talk to each other for ever.
     pub(super) fn read(message: &'d [u8]) -> Option<Self> {
-        let header = Header::from_bytes(message.get(..HEADER_OCTETS)?).ok()?;
-        let metadata = header.metadata;
-        if metadata.message_type == MessageType::Response {
+        let header: &[u8; HEADER_OCTETS] = message.first_chunk()?;
+        let [id0, id1, flags, _, counts @ ..] = *header;
+        if flags & QR != 0 {
             return None;
         }
-        let mut query = Self { metadata, asked: None, edns: None, fault: None };
-        let counts = header.counts;
+        let id = u16::from_be_bytes([id0, id1]);
+        let count = |at: usize| u16::from_be_bytes([counts[2 * at], counts[2 * at + 1]]);
+        let mut query = Self { id, flags, asked: None, edns: None, fault: None };
         let mut cursor = Cursor { octets: message, at: HEADER_OCTETS };
-        let sound = query.read_questions(&mut cursor, counts.queries)
-            && query.read_records(&mut cursor, counts.answers, Section::Other)
-            && query.read_records(&mut cursor, counts.authorities, Section::Other)
-            && query.read_records(&mut cursor, counts.additionals, Section::Additional)
+        let sound = query.read_questions(&mut cursor, count(0))
+            && query.read_records(&mut cursor, count(1), Section::Other)
+            && query.read_records(&mut cursor, count(2), Section::Other)
+            && query.read_records(&mut cursor, count(3), Section::Additional)
             && cursor.at == message.len();
-        query.fault = if metadata.op_code != OpCode::Query {
+        query.fault = if flags & OPCODE != 0 {
             Some(Fault::Opcode)
         } else if !sound || query.asked.is_none() {
             Some(Fault::Format)
@@ -115,7 +119,7 @@ impl<'d> Query<'d> {
         let rtype = cursor.u16()?;
         let class = cursor.u16()?;
         let [_extended_rcode, version, flags, _] = cursor.take(4)? else { return None };
-        let opt = rtype == u16::from(RecordType::OPT);
+        let opt = rtype == rtype::OPT;
         let first = self.edns.is_none();
         if opt && first {
             let dnssec_ok = flags & 0x80 != 0;
@@ -131,38 +135,10 @@ impl<'d> Query<'d> {
     }
 }
 
-impl Asked<'_> {
-    /// The labels' octets, leftmost first, as they came.
-    pub(super) fn labels(&self) -> impl Iterator<Item = &[u8]> {
-        let mut rest = self.octets;
-        std::iter::from_fn(move || {
-            let (&length, after) = rest.split_first()?;
-            let (label, after) = after.split_at_checked(usize::from(length))?;
-            rest = after;
-            (length > 0).then_some(label)
-        })
-    }
-
-    /// The question as the zone reads it.
-    pub(super) fn question(&self) -> Question {
-        Question {
-            labels: self.labels().map(<[u8]>::to_ascii_lowercase).collect(),
-            qtype: self.query_type(),
-        }
-    }
-
-    /// The type as the zone knows it.
-    fn query_type(&self) -> QueryType {
-        match RecordType::from(self.qtype) {
-            RecordType::A => QueryType::A,
-            RecordType::AAAA => QueryType::Aaaa,
-            RecordType::SRV => QueryType::Srv,
-            RecordType::TXT => QueryType::Txt,
-            RecordType::SOA => QueryType::Soa,
-            RecordType::NS => QueryType::Ns,
-            RecordType::ANY => QueryType::Any,
-            _ => QueryType::Other(self.qtype),
-        }
+impl<'d> Asked<'d> {
+    /// The name, with the root label.
+    pub(super) fn name(&self) -> &'d [u8] {
+        &self.octets[..self.octets.len() - TYPE_AND_CLASS]
     }
 }
 

@@ -6,23 +6,21 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use hickory_proto::op::ResponseCode;
-use hickory_proto::rr::{DNSClass, RecordType};
 use ipnet::IpNet;
-use smallvec::SmallVec;
 
-use super::encode::{Content, MAX_UDP_OCTETS, encode};
+use super::answers::{Answers, Found};
+use super::encode::{CLASS_IN, rtype};
 use super::limit::Limiter;
 use super::query::{Asked, Fault, Query};
+use super::reply::{self, Content, Envelope, MAX_UDP_OCTETS};
 use crate::model::canonical;
-use crate::routes::RouteTable;
-use crate::zone::{Answer, Outcome, RecordData, ZoneConfig, answer};
 
 /// The UDP limit of a client without EDNS, and the least anyone can ask for (RFC 6891, 6.2.3).
 const MIN_UDP_OCTETS: u16 = 512;
-/// Over UDP an answer holds at most so many addresses.
-const MAX_UDP_ADDRESSES: usize = 16;
 /// An answer to ANY over UDP has at most so many times the question's octets.
 const MAX_ANY_AMPLIFICATION: usize = 4;
+/// The class ANY.
+const CLASS_ANY: u16 = 255;
 
 /// How a message came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,11 +44,11 @@ pub struct Received<'d> {
     pub now: Instant,
 }
 
-/// Who is answered, and with which zone.
+/// Who is answered, and for how long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// The zone.
-    pub zone: ZoneConfig,
+    /// TTL of positive answers and of the SOA minimum, seconds.
+    pub ttl_seconds: u32,
     /// Sources that may ask; empty is everybody.
     pub allow: Vec<IpNet>,
     /// Sources outside the private ranges that are known resolvers and are never limited.
@@ -71,31 +69,35 @@ pub struct Responded {
 pub fn respond(
     received: Received<'_>,
     policy: &Policy,
-    table: &RouteTable,
+    answers: &Answers,
     limiter: Option<&mut Limiter>,
     out: &mut Vec<u8>,
 ) -> Option<Responded> {
     out.clear();
     let query = Query::read(received.message)?;
     let source = canonical(received.source);
-    let (code, answer) = match judge(&query, &policy.allow, source) {
-        Ok(asked) => {
-            let answer = answer(table, &policy.zone, &asked.question());
-            (response_code(answer.outcome), Some(answer))
-        }
-        Err(code) => (code, None),
+    let found =
+        judge(&query, &policy.allow, source).map(|asked| answers.find(asked.name(), asked.qtype));
+    let (code, mut content) = match found {
+        Err(code) => (code, Content::Nothing),
+        Ok(Found::Outside) => (ResponseCode::Refused, Content::Nothing),
+        Ok(Found::NoName(apex)) => (ResponseCode::NXDomain, Content::Negative(apex)),
+        Ok(Found::NoData(apex)) => (ResponseCode::NoError, Content::Negative(apex)),
+        Ok(Found::Set(set)) => (ResponseCode::NoError, Content::Records(set)),
     };
-    let mut content = match &answer {
-        Some(answer) => content(answer, received.transport, query.metadata.id),
-        None => Content::default(),
-    };
-    if let Some(limiter) = limiter.filter(|_| !content.records.is_empty())
+    if let Some(limiter) = limiter.filter(|_| matches!(content, Content::Records(_)))
         && !policy.trusts(source)
         && !limiter.admit(source, received.now)
     {
-        content = Content { authoritative: true, truncated: true, ..Content::default() };
+        content = Content::Elsewhere;
     }
-    encode(&query, code, &content, &policy.zone, limit(&query, &received), out);
+    let envelope = Envelope {
+        code: code.into(),
+        ttl: policy.ttl_seconds,
+        limit: limit(&query, &received),
+        datagram: received.transport == Transport::Udp,
+    };
+    reply::write(&query, content, answers, envelope, out);
     Some(Responded { qtype: query.asked.map(|asked| asked.qtype), code })
 }
 
@@ -134,48 +136,12 @@ fn judge<'q>(
     if !allow.is_empty() && !allow.iter().any(|net| net.contains(&source)) {
         return Err(ResponseCode::Refused);
     }
-    if !matches!(DNSClass::from(asked.qclass), DNSClass::IN | DNSClass::ANY) {
+    if !matches!(asked.qclass, CLASS_IN | CLASS_ANY) {
         return Err(ResponseCode::Refused);
     }
-    match RecordType::from(asked.qtype) {
-        RecordType::AXFR | RecordType::IXFR => Err(ResponseCode::NotImp),
+    match asked.qtype {
+        rtype::AXFR | rtype::IXFR => Err(ResponseCode::NotImp),
         _ => Ok(asked),
-    }
-}
-
-fn response_code(outcome: Outcome) -> ResponseCode {
-    match outcome {
-        Outcome::Found | Outcome::NoData => ResponseCode::NoError,
-        Outcome::NoName => ResponseCode::NXDomain,
-        Outcome::Outside => ResponseCode::Refused,
-    }
-}
-
-/// The sections of an answer, with the records chosen and in the order of sending.
-///
-/// Where order carries no meaning the records are rotated by the query's id, which clients draw
-/// at random. Over UDP at most 16 addresses go out. Of an unordered answer 16 are as good as all;
-/// a headless name owes all of its addresses, so there TC sends the client to TCP for the rest,
-/// and one that cannot follow still has the nearest 16.
-fn content(answer: &Answer, transport: Transport, id: u16) -> Content<'_> {
-    let negative = matches!(answer.outcome, Outcome::NoData | Outcome::NoName);
-    let records = &answer.records;
-    let first = if answer.ordered { 0 } else { usize::from(id) % records.len().max(1) };
-    let addresses = matches!(
-        records.first().map(|record| &record.data),
-        Some(RecordData::A(_) | RecordData::Aaaa(_))
-    );
-    let capped = addresses && transport == Transport::Udp;
-    let most = if capped { MAX_UDP_ADDRESSES } else { records.len() };
-    let (before, from) = records.split_at(first);
-    let records: SmallVec<_> = from.iter().chain(before).take(most).collect();
-    Content {
-        authoritative: answer.outcome != Outcome::Outside,
-        truncated: answer.ordered && records.len() < answer.records.len(),
-        records,
-        last_word: transport == Transport::Tcp,
-        authority: negative.then_some(answer.serial),
-        additional: &answer.additional,
     }
 }
 
@@ -186,6 +152,6 @@ fn limit(query: &Query<'_>, received: &Received<'_>) -> usize {
     }
     let payload = query.edns.map_or(MIN_UDP_OCTETS, |edns| edns.payload);
     let limit = usize::from(payload.clamp(MIN_UDP_OCTETS, MAX_UDP_OCTETS));
-    let any = query.asked.is_some_and(|asked| asked.qtype == u16::from(RecordType::ANY));
+    let any = query.asked.is_some_and(|asked| asked.qtype == rtype::ANY);
     if any { limit.min(MAX_ANY_AMPLIFICATION * received.message.len()) } else { limit }
 }

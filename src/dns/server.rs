@@ -11,14 +11,13 @@ use thiserror::Error;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::{JoinError, JoinSet};
 
+use super::answers::SharedAnswers;
 use super::metrics::Metrics;
 use super::respond::Policy;
 use super::shared::Shared;
 use super::slots::Slots;
 use super::{tcp, udp};
 use crate::drain::{Phase, Watch};
-use crate::routes::SharedTable;
-use crate::zone::ZoneConfig;
 
 /// TCP connections that one source may hold.
 pub const DEFAULT_TCP_PER_SOURCE: usize = 256;
@@ -39,8 +38,8 @@ pub struct Config {
     /// Addresses to listen on, each over UDP and TCP; port 0 takes one port free on both. `[::]` is
     /// IPv6 only.
     pub listen: Vec<SocketAddr>,
-    /// The zone.
-    pub zone: ZoneConfig,
+    /// TTL of positive answers and of the SOA minimum, seconds.
+    pub ttl_seconds: u32,
     /// Sources that may ask; empty is everybody. Others are answered REFUSED.
     pub allow: Vec<IpNet>,
     /// Known resolvers outside the private ranges, never rate-limited.
@@ -95,13 +94,13 @@ pub struct Ttl(Arc<Shared>);
 
 impl Server {
     /// Binds every address, or none. Must be called within the runtime that will run it.
-    pub fn bind(config: Config, table: SharedTable, metrics: Metrics) -> Result<Self, Error> {
+    pub fn bind(config: Config, answers: SharedAnswers, metrics: Metrics) -> Result<Self, Error> {
         let bound =
             config.listen.iter().map(|address| bind(*address)).collect::<Result<Vec<_>, _>>()?;
         let slots = Slots::new(config.tcp_per_source, config.tcp_total, metrics.clone());
-        let Config { zone, allow, forwarders, .. } = config;
-        let policy = ArcSwap::from_pointee(Policy { zone, allow, forwarders });
-        Ok(Self { bound, shared: Arc::new(Shared { policy, table, metrics, slots }) })
+        let Config { ttl_seconds, allow, forwarders, .. } = config;
+        let policy = ArcSwap::from_pointee(Policy { ttl_seconds, allow, forwarders });
+        Ok(Self { bound, shared: Arc::new(Shared { policy, answers, metrics, slots }) })
     }
 
     /// The addresses bound, in the configuration's order.
@@ -143,7 +142,7 @@ impl Ttl {
     pub fn set(&self, seconds: u32) {
         self.0.policy.rcu(|policy| {
             let mut policy = Policy::clone(policy);
-            policy.zone.ttl_seconds = seconds;
+            policy.ttl_seconds = seconds;
             policy
         });
     }

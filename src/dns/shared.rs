@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::answers::{Answers, SharedAnswers};
 use super::limit::Limiter;
 use super::metrics::Metrics;
 use super::respond::{Policy, Received, respond};
 use super::slots::Slots;
 use crate::clock;
-use crate::routes::{RouteTable, SharedTable};
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) policy: ArcSwap<Policy>,
-    pub(super) table: SharedTable,
+    pub(super) answers: SharedAnswers,
     pub(super) metrics: Metrics,
     pub(super) slots: Arc<Slots>,
 }
@@ -26,11 +26,11 @@ impl Shared {
         &self,
         received: Received<'_>,
         policy: &Policy,
-        table: &RouteTable,
+        answers: &Answers,
         limiter: Option<&mut Limiter>,
         out: &mut Vec<u8>,
     ) -> bool {
-        match respond(received, policy, table, limiter, out) {
+        match respond(received, policy, answers, limiter, out) {
             Some(responded) => {
                 let took = clock::now().saturating_duration_since(received.now);
                 self.metrics.answered(received.transport, responded, took);

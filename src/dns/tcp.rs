@@ -172,10 +172,10 @@ impl Connection {
         }
     }
 
-    /// Answers the whole frames in the inbox, from one table.
+    /// Answers the whole frames in the inbox, from one set of answers.
     fn answer_frames(&mut self) -> Next {
         let policy = self.shared.policy.load();
-        let table = self.shared.table.load();
+        let answers = self.shared.answers.load();
         while self.outbox.len() < FLUSH_OCTETS {
             let Some(length) = self.inbox.first_chunk::<LENGTH_OCTETS>() else { return Next::Read };
             let length = usize::from(u16::from_be_bytes(*length));
@@ -187,7 +187,7 @@ impl Connection {
             };
             let (transport, source, now) = (Transport::Tcp, self.source, clock::now());
             let received = Received { message, transport, source, now };
-            if self.shared.answer(received, &policy, &table, None, &mut self.answer) {
+            if self.shared.answer(received, &policy, &answers, None, &mut self.answer) {
                 let octets = u16::try_from(self.answer.len()).unwrap_or(u16::MAX);
                 self.outbox.extend_from_slice(&octets.to_be_bytes());
                 self.outbox.extend_from_slice(&self.answer[..usize::from(octets)]);

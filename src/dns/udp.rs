@@ -1,4 +1,4 @@
-//! The UDP loop: wait, then answer a batch from one table.
+//! The UDP loop: wait, then answer a batch from one set of answers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use super::shared::Shared;
 use crate::clock;
 use crate::drain::{Phase, Watch};
 
-/// Datagrams answered from one table before it is loaded again.
+/// Datagrams answered from one set of answers before it is loaded again.
 const BATCH: usize = 32;
 /// The last look at the socket: readiness is known only after the runtime has asked the kernel.
 const LAST_LOOK: Duration = Duration::from_millis(10);
@@ -85,10 +85,10 @@ impl Lane {
         true
     }
 
-    /// Answers what is there without waiting. The table and the policy are loaded once.
+    /// Answers what is there without waiting. Answers and policy are loaded once.
     fn batch(&mut self) -> Batch {
         let policy = self.shared.policy.load();
-        let table = self.shared.table.load();
+        let answers = self.shared.answers.load();
         for _ in 0..BATCH {
             let (length, from) = match self.socket.try_recv_from(&mut self.datagram) {
                 Ok(received) => received,
@@ -102,7 +102,7 @@ impl Lane {
                 now: clock::now(),
             };
             let limiter = Some(&mut self.limiter);
-            if !self.shared.answer(received, &policy, &table, limiter, &mut self.out) {
+            if !self.shared.answer(received, &policy, &answers, limiter, &mut self.out) {
                 continue;
             }
             match self.socket.try_send_to(&self.out, from) {

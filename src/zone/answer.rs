@@ -159,7 +159,8 @@ pub fn addresses(table: &RouteTable, config: &ZoneConfig, key: &ServiceKey) -> V
 }
 
 /// The SOA serial: the low half of the table's revision (serials wrap, RFC 1982).
-fn serial(table: &RouteTable) -> u32 {
+#[must_use]
+pub fn serial(table: &RouteTable) -> u32 {
     u32::try_from(table.revision & u64::from(u32::MAX)).unwrap_or(u32::MAX)
 }
 

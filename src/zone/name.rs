@@ -8,11 +8,11 @@ use crate::model::{
 };
 
 /// The label under the apex below which services stand.
-const SERVICES: &str = "svc";
+pub(super) const SERVICES: &str = "svc";
 /// The owner of the TXT record with the schema version (KEP-1645 specification.md, section 2.2).
-const VERSION: &str = "dns-version";
+pub(super) const VERSION: &str = "dns-version";
 /// `ns.dns.<zone>` is the zone's name server.
-const SERVER: [&str; 2] = ["ns", "dns"];
+pub(super) const SERVER: [&str; 2] = ["ns", "dns"];
 /// Longest name in text form without the final dot, in octets (RFC 1035, section 2.3.4).
 const MAX_NAME_OCTETS: usize = 253;
 

@@ -1,13 +1,13 @@
 //! The record shapes of the Multi-Cluster Services API (KEP-1645, specification.md, section 2).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::answer::{QueryType, Record, RecordData, SCHEMA_VERSION, ZoneConfig};
 use super::name;
 use crate::catalog::{DnsMode, ExportedEndpoint, ServiceType};
-use crate::model::{DnsName, PortKey, Protocol};
-use crate::routes::Route;
+use crate::model::{ClusterId, DnsName, PortKey, Protocol};
+use crate::routes::{DirectEndpoints, Route};
 
 /// All targets of one place share the load evenly.
 const SRV_WEIGHT: u16 = 100;
@@ -42,6 +42,11 @@ pub(super) struct Target {
 }
 
 impl Node {
+    /// One pod of a headless service.
+    pub(super) fn pod(addresses: Vec<IpAddr>) -> Self {
+        Self::Service { addresses, targets: Vec::new(), ordered: false }
+    }
+
     /// The records of that type, for ANY those of the first type that has some.
     pub(super) fn records(
         &self,
@@ -189,8 +194,21 @@ pub(super) fn pod(route: &Route, cluster: &str, host: &str) -> Option<Node> {
         .map(|endpoint| endpoint.address)
         .collect();
     addresses.dedup();
-    let exists = !addresses.is_empty();
-    exists.then(|| Node::Service { addresses, targets: Vec::new(), ordered: false })
+    (!addresses.is_empty()).then(|| Node::pod(addresses))
+}
+
+/// What [`pod`] finds, for all pods of a headless service at once: by cluster, then by label.
+pub(super) fn pods(route: &Route) -> Vec<(&ClusterId, BTreeMap<Box<str>, Vec<IpAddr>>)> {
+    let direct = route.direct.iter().filter(|d| headless(route) && !d.endpoints.is_empty());
+    let hosts = |direct: &DirectEndpoints| {
+        let mut hosts: BTreeMap<Box<str>, Vec<IpAddr>> = BTreeMap::new();
+        for endpoint in &direct.endpoints {
+            hosts.entry(host(endpoint)).or_default().push(endpoint.address);
+        }
+        hosts.values_mut().for_each(Vec::dedup);
+        hosts
+    };
+    direct.map(|direct| (&direct.cluster, hosts(direct))).collect()
 }
 
 fn headless(route: &Route) -> bool {
@@ -205,7 +223,10 @@ fn headless_endpoints<'r>(
     direct.filter(move |direct| direct.cluster.as_str() == cluster).flat_map(|d| &d.endpoints)
 }
 
-fn named_ports(route: &Route, protocol: Protocol) -> impl Iterator<Item = (&str, PortKey)> {
+pub(super) fn named_ports(
+    route: &Route,
+    protocol: Protocol,
+) -> impl Iterator<Item = (&str, PortKey)> {
     let ports = route.ports.iter().map(|port| &port.spec);
     ports
         .filter(move |spec| spec.protocol == protocol && !spec.name.is_empty())

@@ -1,5 +1,6 @@
 //! The rules on the wire, on raw octets: `wire` without sockets, `sockets` over loopback.
 
+mod compiled;
 mod property;
 mod sockets;
 mod wire;
@@ -13,7 +14,6 @@ use crate::clock;
 use crate::model::DnsName;
 use crate::routes::RouteTable;
 use crate::testing::table::Tables;
-use crate::zone::ZoneConfig;
 
 const A: u16 = 1;
 const NS: u16 = 2;
@@ -102,8 +102,17 @@ fn name_octets(name: &str) -> Vec<u8> {
 }
 
 fn policy() -> Policy {
-    let zone = DnsName::parse("clusterset.local").unwrap();
-    Policy { zone: ZoneConfig { zone, ttl_seconds: 5 }, allow: Vec::new(), forwarders: Vec::new() }
+    Policy { ttl_seconds: 5, allow: Vec::new(), forwarders: Vec::new() }
+}
+
+fn zone() -> DnsName {
+    DnsName::parse("clusterset.local").unwrap()
+}
+
+/// The answers of [`table`].
+fn answers() -> &'static Answers {
+    static ANSWERS: std::sync::OnceLock<Answers> = std::sync::OnceLock::new();
+    ANSWERS.get_or_init(|| Answers::compile(&table(), &zone(), None))
 }
 
 /// A VIP, headless names with three pods, 10, 40, 600 and none, and 40 with `dns: endpoints`.
@@ -142,11 +151,21 @@ fn answer_from(
     transport: Transport,
     message: &[u8],
 ) -> Option<Vec<u8>> {
+    answer_of(answers(), source, policy, transport, message)
+}
+
+fn answer_of(
+    answers: &Answers,
+    source: &str,
+    policy: &Policy,
+    transport: Transport,
+    message: &[u8],
+) -> Option<Vec<u8>> {
     let source: IpAddr = source.parse().unwrap();
     let mut out = vec![0xEE; 7];
     let received = Received { message, transport, source, now: clock::now() };
     let mut limiter = Limiter::default();
-    respond(received, policy, &table(), Some(&mut limiter), &mut out).map(|_| out)
+    respond(received, policy, answers, Some(&mut limiter), &mut out).map(|_| out)
 }
 
 /// The answer over UDP, raw and as an independent decoder reads it.

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -16,7 +15,6 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::drain::{self, Phase, Trigger};
-use crate::routes::{SharedTable, TableWriter};
 
 /// Longer than any machine stalls.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,7 +24,7 @@ struct Running {
     addresses: Vec<SocketAddr>,
     registry: Registry,
     ttl: Ttl,
-    writer: TableWriter,
+    writer: Compiler,
     trigger: Trigger,
     task: JoinSet<Result<(), Error>>,
 }
@@ -34,7 +32,7 @@ struct Running {
 fn config(listen: &[&str]) -> Config {
     Config {
         listen: listen.iter().map(|text| text.parse().unwrap()).collect(),
-        zone: policy().zone,
+        ttl_seconds: 5,
         allow: Vec::new(),
         forwarders: Vec::new(),
         tcp_per_source: DEFAULT_TCP_PER_SOURCE,
@@ -44,7 +42,7 @@ fn config(listen: &[&str]) -> Config {
 
 fn start_with(config: Config) -> Running {
     let registry = Registry::new();
-    let (writer, shared) = SharedTable::new(table());
+    let (writer, shared) = SharedAnswers::new(&table(), &zone());
     let metrics = Metrics::register(&registry).unwrap();
     let server = Server::bind(config, shared, metrics).unwrap();
     let (addresses, ttl) = (server.local_addrs(), server.ttl());
@@ -181,7 +179,7 @@ async fn a_new_table_and_a_new_ttl_are_seen_by_the_next_query() {
     let socket = client(running.address).await;
     let mut stream = running.connect().await;
     let moved = Tables::new("paris").vip("shop/web", &["127.64.9.9"], &[], &[]).build();
-    running.writer.publish(Arc::new(moved));
+    running.writer.publish(&moved);
     running.ttl.set(30);
     stream.write_all(&query(WEB, A).framed()).await.unwrap();
     for message in [ask(&socket, &query(WEB, A)).await, read_frame(&mut stream).await] {
@@ -392,7 +390,7 @@ async fn a_port_in_use_refuses_to_start_and_says_what_to_do() {
     let running = start();
     let udp_only = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     for (address, protocol) in [(running.address, "tcp"), (udp_only.local_addr().unwrap(), "udp")] {
-        let (_writer, shared) = SharedTable::new(table());
+        let (_writer, shared) = SharedAnswers::new(&table(), &zone());
         let metrics = Metrics::register(&Registry::new()).unwrap();
         let listen = address.to_string();
         let error = Server::bind(config(&[&listen]), shared, metrics).unwrap_err().to_string();

@@ -205,12 +205,13 @@ fn of_a_set_too_large_even_for_tcp_the_nearest_that_fit_are_answered() {
     let far: Vec<&str> = far.iter().map(String::as_str).collect();
     let places = [("paris", near.as_slice()), ("tokyo", far.as_slice())];
     let table = Tables::new("paris").headless("data/db", &["sql:TCP:5432"], &places).build();
+    let answers = Answers::compile(&table, &zone(), None);
     for (qtype, least) in [(A, 4000), (SRV, 500)] {
         let wire = query("db.data.svc.clusterset.local", qtype);
         let (transport, source) = (Transport::Tcp, "10.0.0.1".parse().unwrap());
         let received = Received { message: &wire.0, transport, source, now: clock::now() };
         let mut out = Vec::new();
-        respond(received, &policy(), &table, None, &mut out).unwrap();
+        respond(received, &policy(), &answers, None, &mut out).unwrap();
         let message = Message::from_vec(&out).unwrap();
         assert!(message.answers.len() >= least && out.len() <= 65_535, "{}", message.answers.len());
         assert!(!message.metadata.truncation, "there is nowhere else to ask");
@@ -514,7 +515,6 @@ fn sources_outside_the_allow_list_are_refused_with_the_question() {
 fn positive_answers_to_sources_outside_are_limited_by_tc() {
     let mut known = policy();
     known.forwarders = vec!["198.51.100.0/24".parse().unwrap()];
-    let table = table();
     let flood = |source: &str, name: &str, transport: Transport| {
         let (mut limiter, mut out) = (Limiter::default(), Vec::new());
         let wire = query(name, A);
@@ -524,7 +524,7 @@ fn positive_answers_to_sources_outside_are_limited_by_tc() {
             let source = source.parse().unwrap();
             let received = Received { message: &wire.0, transport, source, now };
             let limiter = (transport == Transport::Udp).then_some(&mut limiter);
-            respond(received, &known, &table, limiter, &mut out).expect("never silence");
+            respond(received, &known, answers(), limiter, &mut out).expect("never silence");
             let message = Message::from_vec(&out).unwrap();
             if message.metadata.truncation {
                 truncated += 1;
@@ -556,14 +556,14 @@ fn positive_answers_to_sources_outside_are_limited_by_tc() {
 #[test]
 fn answers_without_records_and_any_amplify_at_most_four_times() {
     for zone in ["a", "clusterset.local"] {
-        let mut policy = policy();
-        policy.zone.zone = DnsName::parse(zone).unwrap();
+        let answers = Answers::compile(&table(), &DnsName::parse(zone).unwrap(), None);
         for front in ["", "svc.", "x.", "dns-version.", "more.data.svc.", "near.shop.svc."] {
             for (qtype, class) in [(TXT, IN), (PTR, IN), (A, CH), (AXFR, IN), (ANY, IN)] {
                 let plain = Wire::header(ID, 0, [1, 0, 0, 0]);
                 let plain = plain.question(&format!("{front}{zone}"), qtype, class);
                 for wire in [plain.clone(), plain.opt(1232, 0, &[])] {
-                    let octets = answer_from("10.0.0.1", &policy, Transport::Udp, &wire.0).unwrap();
+                    let udp = Transport::Udp;
+                    let octets = answer_of(&answers, "10.0.0.1", &policy(), udp, &wire.0).unwrap();
                     let message = Message::from_vec(&octets).unwrap();
                     if message.answers.is_empty() || qtype == ANY {
                         let (got, sent) = (octets.len(), wire.0.len());

@@ -1,0 +1,189 @@
+//! The compiled answers are those of [`zone::answer`], for every name and type.
+
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::{self, RData};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::*;
+use crate::zone::{self, Outcome, QueryType, Question, Record, RecordData, ZoneConfig};
+
+const TYPES: [(u16, QueryType); 8] = [
+    (A, QueryType::A),
+    (AAAA, QueryType::Aaaa),
+    (SRV, QueryType::Srv),
+    (TXT, QueryType::Txt),
+    (SOA, QueryType::Soa),
+    (NS, QueryType::Ns),
+    (ANY, QueryType::Any),
+    (PTR, QueryType::Other(PTR)),
+];
+
+fn text(name: &rr::Name) -> Box<str> {
+    name.to_ascii().trim_end_matches('.').to_ascii_lowercase().into()
+}
+
+/// A decoded record as the zone writes it, the question's name as `None`.
+fn read(record: &rr::Record, asked: &str, question_owner: bool) -> Record {
+    assert_eq!(record.ttl, 5);
+    let data = match &record.data {
+        RData::A(address) => RecordData::A(address.0),
+        RData::AAAA(address) => RecordData::Aaaa(address.0),
+        RData::SRV(srv) => RecordData::Srv {
+            priority: srv.priority,
+            weight: srv.weight,
+            port: srv.port,
+            target: text(&srv.target),
+        },
+        RData::TXT(txt) => RecordData::Txt(String::from_utf8_lossy(&txt.txt_data[0]).into()),
+        RData::SOA(soa) => RecordData::Soa { serial: soa.serial },
+        RData::NS(ns) => RecordData::Ns(text(&ns.0)),
+        other => panic!("{other:?}"),
+    };
+    let owner = text(&record.name);
+    let owner = if question_owner {
+        assert_eq!(&*owner, asked);
+        None
+    } else {
+        Some(owner)
+    };
+    Record { owner, data }
+}
+
+/// Asks over TCP, where everything fits, with an id that rotates nothing.
+fn assert_same(table: &RouteTable, answers: &Answers, name: &str) {
+    let config = ZoneConfig { zone: zone(), ttl_seconds: 5 };
+    for (number, qtype) in TYPES {
+        let labels = name.split('.').filter(|label| !label.is_empty());
+        let labels = labels.map(|label| label.to_ascii_lowercase().into_bytes()).collect();
+        let wanted = zone::answer(table, &config, &Question { labels, qtype });
+        let wire = Wire::header(0, 0, [1, 0, 0, 0]).question(name, number, IN);
+        let (transport, source) = (Transport::Tcp, "10.0.0.1".parse().unwrap());
+        let received = Received { message: &wire.0, transport, source, now: clock::now() };
+        let mut out = Vec::new();
+        respond(received, &policy(), answers, None, &mut out).unwrap();
+        let message = Message::from_vec(&out).unwrap();
+        let code = match wanted.outcome {
+            Outcome::Found | Outcome::NoData => ResponseCode::NoError,
+            Outcome::NoName => ResponseCode::NXDomain,
+            Outcome::Outside => ResponseCode::Refused,
+        };
+        assert_eq!(message.metadata.response_code, code, "{name} {number}");
+        let asked = name.to_ascii_lowercase();
+        let got: Vec<_> = message.answers.iter().map(|r| read(r, &asked, true)).collect();
+        assert_eq!(got, wanted.records, "{name} {number}");
+        let got: Vec<_> = message.additionals.iter().map(|r| read(r, &asked, false)).collect();
+        assert_eq!(got, wanted.additional, "{name} {number}");
+        let negative = matches!(wanted.outcome, Outcome::NoData | Outcome::NoName);
+        let serials: Vec<_> = message.authorities.iter().map(|r| read(r, "", false).data).collect();
+        let soa = RecordData::Soa { serial: wanted.serial };
+        assert_eq!(serials, if negative { vec![soa] } else { Vec::new() }, "{name} {number}");
+    }
+}
+
+/// Every name of a table, as text.
+fn names(table: &RouteTable) -> Vec<String> {
+    let config = ZoneConfig { zone: zone(), ttl_seconds: 5 };
+    let join = |name: zone::Name, base: &str| {
+        let labels: Vec<&str> = name.labels.iter().map(AsRef::as_ref).chain([base]).collect();
+        labels.join(".")
+    };
+    let mut all: Vec<String> =
+        zone::zone_names(&config, 42).into_iter().map(|n| join(n, "clusterset.local")).collect();
+    for route in table.services.values() {
+        let base = format!("{}.{}.svc.clusterset.local", route.key.name, route.key.namespace);
+        all.extend(zone::service_names(route, &config).into_iter().map(|n| join(n, &base)));
+        all.push(base);
+        all.push(format!("{}.svc.clusterset.local", route.key.namespace));
+    }
+    all
+}
+
+#[test]
+fn every_name_of_the_table_and_its_neighbours() {
+    let table = table();
+    let answers = Answers::compile(&table, &zone(), None);
+    for name in names(&table).iter().filter(|name| !name.contains("more.data") || name.len() < 36) {
+        assert_same(&table, &answers, name);
+        assert_same(&table, &answers, &name.to_ascii_uppercase());
+        assert_same(&table, &answers, &format!("x.{name}"));
+        assert_same(&table, &answers, &format!("x{name}"));
+        assert_same(&table, &answers, name.split_once('.').unwrap().1);
+    }
+    assert_same(&table, &answers, "");
+}
+
+#[test]
+fn what_did_not_change_is_taken_over() {
+    let before = table();
+    let first = Answers::compile(&before, &zone(), None);
+    let mut after = before.clone();
+    let web = crate::model::ServiceKey::parse("shop/web").unwrap();
+    let mut route = crate::routes::Route::clone(&after.services[&web]);
+    route.vips = vec!["127.64.0.99".parse().unwrap()];
+    after.services.insert(web, std::sync::Arc::new(route));
+    after.services.remove(&crate::model::ServiceKey::parse("shop/near").unwrap());
+    let second = Answers::compile(&after, &zone(), Some(&first));
+    for name in names(&before) {
+        if !name.contains("more.data") {
+            assert_same(&after, &second, &name);
+        }
+    }
+    assert_same(&after, &second, "near.shop.svc.clusterset.local");
+}
+
+/// Tables of few names that often collide with the words of the grammar.
+fn any_table() -> impl Strategy<Value = RouteTable> {
+    let name = || select(vec!["a", "b", "svc", "dns", "tcp", "paris"]);
+    let port = || select(vec!["http:TCP:80", "http:UDP:80", ":TCP:9", "x:SCTP:7", "a:TCP:80"]);
+    let pod = || select(vec!["10.1.0.5 a", "10.1.0.6", "10.1.0.7 a", "fd00::5 b", "fd00::6"]);
+    let service = (
+        (name(), name()),
+        proptest::collection::btree_set(port(), 0..3),
+        proptest::collection::btree_set(pod(), 0..4),
+        0..4u8,
+    );
+    proptest::collection::vec(service, 0..5).prop_map(|services| {
+        let mut tables = Tables::new("paris").revision(42);
+        for ((namespace, name), ports, pods, kind) in services {
+            let key = format!("{namespace}/{name}");
+            let (ports, pods): (Vec<_>, Vec<_>) =
+                (ports.into_iter().collect(), pods.into_iter().collect());
+            let places = [("paris", pods.as_slice()), ("oregon", &pods[..pods.len() / 2])];
+            tables = match kind {
+                0 => tables.vip(&key, &["127.64.0.1"], &ports, &["paris"]),
+                1 => tables.vip(&key, &["127.64.0.1", "fd00::1"], &ports, &[]),
+                2 => {
+                    tables.vip(&key, &["127.64.0.2"], &ports, &["oregon"]).endpoints(&key, &places)
+                }
+                _ => tables.headless(&key, &ports, &places),
+            };
+        }
+        tables.build()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn any_table_answers_any_name_as_the_zone_does(
+        table in any_table(),
+        asked in proptest::collection::vec(proptest::collection::vec(
+            select(vec!["a", "b", "svc", "dns", "ns", "_tcp", "_udp", "_http", "_a", "paris",
+                        "oregon", "10-1-0-6", "fd00--6", "dns-version", "_", "xclusterset"]), 0..7), 12),
+        outside in any::<bool>(),
+    ) {
+        let answers = Answers::compile(&table, &zone(), None);
+        for labels in &asked {
+            let mut name = labels.join(".");
+            if !outside {
+                name = [name.as_str(), "clusterset.local"].join(".").trim_start_matches('.').into();
+            }
+            assert_same(&table, &answers, &name);
+        }
+        for name in names(&table) {
+            assert_same(&table, &answers, &name);
+        }
+    }
+}
