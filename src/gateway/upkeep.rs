@@ -64,6 +64,7 @@ impl Shared {
             self.news.draining(&peer, replica);
         }
         self.metrics.buffered.set(as_gauge(self.budget.held()));
+        self.loads.look_over(&self.routes.load().local);
     }
 
     /// The bundles changed: what a withdrawn one vouched for ends.
