@@ -35,15 +35,15 @@ impl Client {
         mix(self.0 ^ name.0)
     }
 
-    /// The same as a number above 0 and below 1.
-    pub(super) fn draw(self, name: Name) -> f64 {
-        // 53 bits are what the type holds exactly; a half keeps both ends out.
-        ((self.score(name) >> 12) as f64 + 0.5) / (1_u64 << 52) as f64
-    }
-
     /// What a candidate draws that should win a share of all clients in proportion to `weight`.
     pub(super) fn weighted(self, name: Name, weight: f64) -> f64 {
-        weight / -self.draw(name).ln()
+        weight / -unit(self.score(name)).ln()
+    }
+
+    /// Which part of a candidate's clients this one belongs to, from 0 to 1: one that takes only
+    /// a share keeps those below it. It says nothing about the score.
+    pub(super) fn part(self, name: Name) -> f64 {
+        unit(mix(!self.score(name)))
     }
 }
 
@@ -66,6 +66,12 @@ impl Name {
 fn hash<const N: usize>(parts: [&[u8]; N]) -> u64 {
     let octets = parts.into_iter().flatten();
     mix(octets.fold(FNV_OFFSET, |hash, octet| (hash ^ u64::from(*octet)).wrapping_mul(FNV_PRIME)))
+}
+
+/// A number above 0 and below 1.
+fn unit(bits: u64) -> f64 {
+    // 53 bits are what the type holds exactly; a half keeps both ends out.
+    ((bits >> 12) as f64 + 0.5) / (1_u64 << 52) as f64
 }
 
 /// Spreads every bit over all (the finalizer of MurmurHash3).
@@ -117,6 +123,15 @@ mod tests {
             assert!(after == before || before == 3, "client {number} moved for nothing");
         }
         assert!(won.iter().all(|won| (850..1_150).contains(won)), "{won:?}");
+    }
+
+    #[test]
+    fn a_share_of_a_candidates_clients_is_the_same_whoever_else_there_is() {
+        let all: Vec<u8> = (0..4).collect();
+        let own: Vec<Client> =
+            (0..10_000).map(client).filter(|client| winner(*client, &all) == 2).collect();
+        let kept = own.iter().filter(|client| client.part(backend(2)) < 0.3).count();
+        assert!(kept.abs_diff(own.len() * 3 / 10) < own.len() / 20, "{kept} of {}", own.len());
     }
 
     #[test]

@@ -34,8 +34,9 @@ const HEAD_START: Duration = Duration::from_millis(250);
 const MOST_ADDRESSES: usize = 3;
 /// Number of the ping that asks beside an unanswered `OPEN`.
 const BESIDE_OPEN: u64 = 1;
-/// What the client said goes with the `OPEN` only over a connection that was heard so lately.
-const HEARD_LATELY: Duration = Duration::from_secs(1);
+/// What the client said goes with the `OPEN` only over a connection that was heard so lately: a
+/// second, less the time that an answer may lie in the kernel before an idle connection is read.
+const HEARD_LATELY: Duration = Duration::from_millis(500);
 
 /// A future that winds up a lost attempt.
 pub(super) type Loose = Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -218,7 +218,7 @@ impl Shared {
                 dialled = &mut dial => return match dialled {
                     Ok(backed) => {
                         let port = (key.clone(), port);
-                        Dialled::Backend(Taken { backed, early, port })
+                        Dialled::Backend(Box::new(Taken { backed, early, port }))
                     }
                     Err(verdict) => Dialled::Refused(verdict),
                 },
@@ -238,13 +238,13 @@ impl Shared {
     async fn carry_in(
         &self,
         mut conn: Session,
-        taken: Taken,
+        taken: Box<Taken>,
         open: &Open,
         drain: &mut Draining,
         begun: Instant,
     ) -> Option<Session> {
         let _open = self.metrics.open(Direction::Inbound);
-        let Taken { backed, early: first, port } = taken;
+        let Taken { backed, early: first, port } = *taken;
         let identity = conn.peer.clone();
         let remote = conn.address;
         let Listed { live, .. } =
@@ -281,7 +281,7 @@ struct Taken {
 }
 
 enum Dialled {
-    Backend(Taken),
+    Backend(Box<Taken>),
     Refused(Verdict),
     Cancelled,
     Lost,

@@ -72,9 +72,6 @@ async fn lost_after_it_was_sent_it_is_a_reset_and_nobody_else_gets_it() {
         pair.paris.stocked("oregon").await;
         let mut client = pair.paris.client().await;
         write(&mut client, b"hello").await;
-        if fake.early.load(Ordering::Relaxed) == 0 {
-            tokio::task::yield_now().await;
-        }
         let mut moved = None;
         let ended = tokio::select! {
             ended = read_to_reset(&mut client) => ended,
@@ -96,14 +93,34 @@ async fn lost_after_it_was_sent_it_is_a_reset_and_nobody_else_gets_it() {
 
 #[tokio::test]
 async fn over_a_connection_not_heard_for_a_second_nothing_goes() {
-    let (pair, fake) = stage(Script::GiveBack).await;
+    let (mut pair, fake) = stage(Script::GiveBack).await;
+    pair.paris.change_route(|route| route.early_data = false);
     pair.paris.stocked("oregon").await;
     // All spares of the rest are made within this time, and none is heard again.
     tokio::time::sleep(Duration::from_millis(2_500)).await;
+    pair.paris.change_route(|route| route.early_data = true);
     let mut client = pair.paris.client().await;
     write(&mut client, b"hello").await;
     assert_eq!(read_all(&mut client).await, b"hello");
     assert_eq!(fake.early.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn where_it_is_opted_in_some_connections_are_heard_all_the_time() {
+    let (pair, fake) = stage(Script::GiveBack).await;
+    for _ in 0..ROUNDS {
+        pair.paris.stocked("oregon").await;
+        // Long after the spares were made.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        let before = fake.early.load(Ordering::Relaxed);
+        let mut client = pair.paris.client().await;
+        write(&mut client, b"hello").await;
+        assert_eq!(read_all(&mut client).await, b"hello");
+        if fake.early.load(Ordering::Relaxed) > before {
+            return;
+        }
+    }
+    panic!("nothing ever went with an OPEN");
 }
 
 #[tokio::test]
