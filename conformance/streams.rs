@@ -345,3 +345,91 @@ async fn ports_in_use_refuse_to_start_and_name_the_address() {
         assert!(error.contains("in use"), "the reason is missing: {error}");
     }
 }
+
+/// Two replicas of each cluster, written down in manifests alone: each of 100 clients has one pod.
+#[tokio::test(flavor = "multi_thread")]
+async fn session_affinity_keeps_a_client_at_one_pod_through_any_replica() {
+    const PODS: [&str; 4] = ["pod-0", "pod-1", "pod-2", "pod-3"];
+    let world = World::new(&["paris", "oregon"]);
+    let mut pods = Vec::new();
+    let mut text = "apiVersion: v1\nkind: Service\nmetadata: { namespace: shop, name: web }\n\
+                    spec: { ports: [ { port: 80 } ], sessionAffinity: ClientIP }\n---\n\
+                    apiVersion: multicluster.x-k8s.io/v1beta1\nkind: ServiceExport\n\
+                    metadata: { namespace: shop, name: web }\n"
+        .to_owned();
+    for name in PODS {
+        let pod = Backend::naming(anywhere(), name).await;
+        text.push_str(&format!(
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{ namespace: \
+             shop, name: {name}, labels: {{ kubernetes.io/service-name: web }} }}\naddressType: \
+             IPv4\nports: [ {{ port: {} }} ]\nendpoints: [ {{ addresses: [\"{}\"] }} ]\n",
+            pod.address.port(),
+            pod.address.ip()
+        ));
+        pods.push(pod);
+    }
+    world.manifest("oregon", "web.yaml", &text);
+    let both = |peer: &str| [1, 2].map(|which| (world.host(peer, which), 8443).into()).to_vec();
+    let start = |cluster: &str, which| Agent::start(&world.write_replica(cluster, which, both));
+    let _oregon = [start("oregon", 1), start("oregon", 2)];
+    let paris = [start("paris", 1), start("paris", 2)];
+    let mut homes = [Vec::new(), Vec::new()];
+    for (agent, homes) in paris.iter().zip(&mut homes) {
+        agent.peers_up().await;
+        agent.led_by(NAME, "oregon").await;
+        drop(agent.connect(NAME).await);
+        let vip = agent.vip(NAME).await;
+        for number in 1..=100 {
+            let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+            socket.bind(([127, 91, 0, number], 0).into()).expect("loopback");
+            let mut client = soon("a stream", socket.connect(vip)).await.unwrap();
+            let mut name = String::new();
+            soon("a name", client.read_to_string(&mut name)).await.unwrap();
+            homes.push(name);
+        }
+    }
+    assert_eq!(homes[0], homes[1], "another replica leads elsewhere");
+    for name in PODS {
+        assert!(homes[0].iter().filter(|home| *home == name).count() >= 10, "{name}: {homes:?}");
+    }
+}
+
+/// The annotations of an export, from a manifest to the backend: the header of the PROXY protocol,
+/// early data behind it, and the cap.
+#[tokio::test(flavor = "multi_thread")]
+async fn annotations_of_an_export_reach_its_backend() {
+    let backend = Backend::start(anywhere(), |mut stream| async move {
+        let mut start = [0; 33];
+        stream.read_exact(&mut start).await.expect("a header and a word");
+        stream.write_all(&start).await.expect("the client listens");
+        drain(&mut stream).await;
+    })
+    .await;
+    let world = World::new(&["paris", "oregon"]);
+    let annotations = "portolan.dev/proxy-protocol: v2\nportolan.dev/early-data: \"true\"\n\
+                       portolan.dev/max-streams: \"1\"";
+    world.export_with("oregon", "shop/web", 80, &[backend.address], annotations);
+    let (paris, _oregon) = (world.start("paris"), world.start("oregon"));
+    paris.peers_up().await;
+    paris.led_by(NAME, "oregon").await;
+    for _ in 0..5 {
+        let mut client = paris.connect(NAME).await;
+        client.write_all(b"hello").await.unwrap();
+        let mut start = [0; 33];
+        soon("the start", client.read_exact(&mut start)).await.unwrap();
+        assert_eq!(&start[..16], b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c");
+        let from = client.local_addr().unwrap();
+        assert_eq!(start[16..20], [127, 0, 0, 1], "{from}");
+        assert_eq!(start[24..26], from.port().to_be_bytes());
+        assert_eq!(&start[28..], b"hello");
+        client.shutdown().await.unwrap();
+        assert_eq!(soon("the end", client.read(&mut [0])).await.unwrap(), 0);
+    }
+    let mut first = paris.connect(NAME).await;
+    first.write_all(b"hello").await.unwrap();
+    soon("the start", first.read_exact(&mut [0; 33])).await.unwrap();
+    let mut second = paris.connect(NAME).await;
+    second.write_all(b"hello").await.unwrap();
+    let refused = soon("the end", second.read(&mut [0])).await;
+    assert!(refused.is_err(), "a second stream beside the only one");
+}

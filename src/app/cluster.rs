@@ -40,6 +40,8 @@ struct SavedExport {
     export: Arc<Export>,
     clusters: ClusterRules,
     allow: CallerRules,
+    #[serde(default)]
+    most_streams: Option<u32>,
     backends: Vec<(PortKey, Vec<Backend>)>,
 }
 
@@ -63,6 +65,7 @@ impl SavedCluster {
             export: Arc::clone(&local.export),
             clusters: local.clusters.clone(),
             allow: local.allow.clone(),
+            most_streams: local.most_streams,
             backends: local.backends.iter().map(|(port, all)| (*port, all.clone())).collect(),
         };
         let ports = facts
@@ -86,6 +89,7 @@ impl SavedCluster {
                 export: saved.export,
                 clusters: saved.clusters,
                 allow: saved.allow,
+                most_streams: saved.most_streams,
                 backends: saved.backends.into_iter().collect(),
                 slices: Vec::new(),
                 problems: Vec::new(),

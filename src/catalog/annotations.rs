@@ -20,6 +20,8 @@ pub struct Wishes {
     pub clusters: ClusterRules,
     /// Who may call.
     pub allow: CallerRules,
+    /// Most streams at a time through one gateway replica.
+    pub most_streams: Option<u32>,
     /// Values that could not be used; by key.
     pub problems: Vec<ExportProblem>,
 }
@@ -91,6 +93,14 @@ impl Wishes {
                 choose(value, [("direct", LocalMode::Direct), ("gateway", LocalMode::Gateway)]),
                 ("direct or gateway", "direct is used"),
             ),
+            "max-streams" => set(
+                &mut self.most_streams,
+                match value {
+                    "none" => Some(None),
+                    _ => digits(value).filter(|most| *most > 0).map(Some),
+                },
+                ("a whole number from 1 to 4294967295, or none", "none is used"),
+            ),
             "clusters" => {
                 self.clusters = ClusterRules::nobody();
                 let wanted = ("a comma list of cluster ids, or *", "nobody may import");
@@ -105,7 +115,8 @@ impl Wishes {
                 set(&mut self.allow, CallerRules::parse(value), wanted)
             }
             _ => Err((
-                "policy, fence, dns, weight, clusters, allow, early-data, proxy-protocol or local",
+                "policy, fence, dns, weight, clusters, allow, early-data, proxy-protocol, \
+                 max-streams or local",
                 "the annotation is ignored",
             )),
         }
@@ -193,6 +204,10 @@ mod tests {
             }
         );
         assert_eq!(wishes(&[("weight", "1000")]).settings.weight.get(), 1000);
+        for (text, most) in [("1", Some(1)), ("4294967295", Some(u32::MAX)), ("none", None)] {
+            let got = wishes(&[("max-streams", text)]);
+            assert_eq!((got.most_streams, got.problems), (most, vec![]), "{text}");
+        }
     }
 
     #[test]
@@ -212,10 +227,14 @@ mod tests {
             ("early-data", "yes"),
             ("proxy-protocol", "v1"),
             ("local", "pods"),
+            ("max-streams", "0"),
+            ("max-streams", "4294967296"),
+            ("max-streams", "all"),
             ("colour", "red"),
         ] {
             let got = wishes(&[(key, bad)]);
             assert_eq!(got.settings, Settings::default(), "{key}={bad}");
+            assert_eq!(got.most_streams, None, "{key}={bad}");
             assert_eq!(got.problems.len(), 1, "{key}={bad}");
             assert_eq!(&*got.problems[0].field, format!("portolan.dev/{key}"));
         }

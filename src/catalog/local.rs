@@ -39,6 +39,9 @@ pub struct LocalExport {
     pub clusters: ClusterRules,
     /// Who may call.
     pub allow: CallerRules,
+    /// Most streams at a time through one gateway replica, 1 or more; `None`: as many as that
+    /// replica carries at all.
+    pub most_streams: Option<u32>,
     /// Ready backends by Service port, ascending and without duplicates.
     pub backends: BTreeMap<PortKey, Vec<Backend>>,
     /// The slices behind it, by name: what the own cluster's objects are copied from.

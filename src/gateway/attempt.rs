@@ -8,11 +8,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::backend::Backed;
 use super::pool::Tunnel;
 use super::race::{self, Way};
 use super::role::Event;
@@ -34,6 +34,9 @@ const HEAD_START: Duration = Duration::from_millis(250);
 const MOST_ADDRESSES: usize = 3;
 /// Number of the ping that asks beside an unanswered `OPEN`.
 const BESIDE_OPEN: u64 = 1;
+/// What the client said goes with the `OPEN` only over a connection that was heard so lately: a
+/// second, less the time that an answer may lie in the kernel before an idle connection is read.
+const HEARD_LATELY: Duration = Duration::from_millis(500);
 
 /// A future that winds up a lost attempt.
 pub(super) type Loose = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -51,21 +54,50 @@ pub(super) struct Wish {
     pub(super) trace: [u8; 16],
     /// When the client is given up.
     pub(super) deadline: Instant,
+    /// What the client said before anybody accepted, where that may be read.
+    pub(super) early: Vec<u8>,
 }
 
 /// What became of an attempt.
 #[derive(Debug)]
 pub(super) enum Tried {
     /// The peer connected its backend.
-    Accepted(Box<Tunnel>, Target),
+    Accepted(Box<Tunnel>, Target, Early),
     /// The own cluster's backend is connected.
-    Local(TcpStream),
+    Local(Backed),
     /// Refused, and why.
     Refused(Verdict),
     /// Lost or silent before `REPLY`.
     Lost,
     /// Given up, and the peer knows.
     Cancelled,
+    /// Lost or silent after what the client said was sent: an application may have it, so nobody
+    /// else may get it.
+    Spoiled,
+}
+
+/// Whether what the client said before anybody accepted was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Early {
+    /// It is still to be sent, if there is any.
+    Kept,
+    /// It went with the `OPEN`.
+    Sent,
+}
+
+/// Whether other attempts of the same stream run, or may run beside this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Company {
+    Alone,
+    Others,
+}
+
+impl Wish {
+    /// Whether what the client said may go with the `OPEN` over this connection: one that was
+    /// lost meanwhile would cost the client its stream.
+    fn may_go_over(&self, conn: &Tunnel) -> bool {
+        !self.early.is_empty() && clock::now().duration_since(conn.heard) <= HEARD_LATELY
+    }
 }
 
 /// An attempt at a peer, prepared.
@@ -76,6 +108,8 @@ pub(super) struct Attempt {
     wish: Arc<Wish>,
     rtt: Option<Duration>,
     spare: Option<Tunnel>,
+    /// For the spare; a fresh connection was never heard.
+    early: Early,
     addresses: Vec<SocketAddr>,
     cancel: CancellationToken,
 }
@@ -87,11 +121,17 @@ impl Attempt {
         peer: &ClusterId,
         wish: &Arc<Wish>,
         rtt: Option<Duration>,
+        company: Company,
         cancel: CancellationToken,
     ) -> Option<(Self, Way)> {
         let choice = shared.choose(peer);
         let spare = shared.pool.take(peer, &choice.targets);
-        let way = if spare.is_some() { Way::Spare } else { Way::Dialled };
+        let way = match &spare {
+            Some(spare) if company == Company::Alone && wish.may_go_over(spare) => Way::Alone,
+            Some(_) => Way::Spare,
+            None => Way::Dialled,
+        };
+        let early = if way == Way::Alone { Early::Sent } else { Early::Kept };
         if choice.addresses.is_empty() && spare.is_none() {
             return None;
         }
@@ -100,14 +140,17 @@ impl Attempt {
         }
         let (shared, wish) = (Arc::clone(shared), Arc::clone(wish));
         let (peer, addresses) = (peer.clone(), choice.addresses);
-        Some((Self { shared, peer, wish, rtt, spare, addresses, cancel }, way))
+        Some((Self { shared, peer, wish, rtt, spare, early, addresses, cancel }, way))
     }
 
     /// Runs it to its end. A reused connection that is lost before `REPLY` says nothing about
     /// the peer: it is asked again over a fresh one.
     pub(super) async fn run(mut self) -> Tried {
         if let Some(spare) = self.spare.take() {
-            match self.ask(spare).await {
+            match self.ask(spare, self.early).await {
+                Asking::Lost(_) | Asking::Silent if self.early == Early::Sent => {
+                    return Tried::Spoiled;
+                }
                 Asking::Lost(_) => {}
                 Asking::Silent => return Tried::Lost,
                 Asking::Done(tried) => return tried,
@@ -122,7 +165,7 @@ impl Attempt {
             self.shared.stock_spare(fresh).await;
             return Tried::Cancelled;
         }
-        match self.ask(fresh).await {
+        match self.ask(fresh, Early::Kept).await {
             Asking::Lost(replica) => {
                 // Not a reused connection: after `READY` it counts against the replica.
                 if let Some(target) = replica {
@@ -164,8 +207,8 @@ impl Attempt {
     }
 
     /// Sends `OPEN` and waits for what becomes of it.
-    async fn ask(&self, conn: Tunnel) -> Asking {
-        let mut asking = Question::new(self, conn);
+    async fn ask(&self, conn: Tunnel, early: Early) -> Asking {
+        let mut asking = Question::new(self, conn, early);
         let mut payload = Vec::new();
         loop {
             let next = asking.next_look();
@@ -213,13 +256,14 @@ struct Question<'a> {
     attempt: &'a Attempt,
     conn: Tunnel,
     asked: Instant,
+    early: Early,
     cancelled: Option<Instant>,
     /// The ping beside the `OPEN` is sent.
     pinged: bool,
 }
 
 impl<'a> Question<'a> {
-    fn new(attempt: &'a Attempt, mut conn: Tunnel) -> Self {
+    fn new(attempt: &'a Attempt, mut conn: Tunnel, early: Early) -> Self {
         let asked = clock::now();
         let wish = &attempt.wish;
         if let Some(stream) = conn.role().open() {
@@ -231,9 +275,13 @@ impl<'a> Question<'a> {
                 client: Client { address: Some(wish.client), ..Client::default() },
                 trace: wish.trace,
                 deadline_ms: u32::try_from(left).unwrap_or(u32::MAX),
+                early: early == Early::Sent,
             }));
+            if early == Early::Sent {
+                conn.queue_payload(&wish.early);
+            }
         }
-        Self { attempt, conn, asked, cancelled: None, pinged: false }
+        Self { attempt, conn, asked, early, cancelled: None, pinged: false }
     }
 
     fn life(&self) -> Duration {
@@ -330,7 +378,7 @@ impl<'a> Question<'a> {
             (What::Reply(_) | What::Cancelled, None) => Asking::Lost(None),
             (What::Reply(Verdict::Accepted), Some(target)) => {
                 shared.news.replied(&target);
-                Asking::Done(Tried::Accepted(Box::new(self.conn), target))
+                Asking::Done(Tried::Accepted(Box::new(self.conn), target, self.early))
             }
             (What::Reply(verdict), Some(target)) => {
                 shared.news.replied(&target);

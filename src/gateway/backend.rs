@@ -2,17 +2,49 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rand::RngExt;
 use rustix::io::Errno;
+use smallvec::SmallVec;
 use tokio::net::TcpStream;
 
-use super::{Shared, ends};
-use crate::catalog::Backend;
-use crate::model::canonical;
+use super::affinity::Client;
+use super::load::{Place, Seat, Wanted};
+use super::{Shared, ends, proxy};
+use crate::catalog::{LocalExport, ProxyProtocol, SessionAffinity};
+use crate::model::{PortKey, ServiceKey, canonical};
 use crate::routes::RouteTable;
 use crate::wire::frame::Verdict;
+
+/// A dial that was given less time than this says nothing about the backend.
+const LEAST_PATIENCE: Duration = Duration::from_millis(500);
+
+/// A backend that took the connection, with what counts the stream.
+#[derive(Debug)]
+pub(super) struct Backed {
+    /// The connection.
+    pub(super) socket: TcpStream,
+    /// The stream at its backend.
+    pub(super) seat: Seat,
+    /// The stream in its service.
+    pub(super) place: Place,
+}
+
+/// A stream that wants a backend.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Errand<'a> {
+    /// The service.
+    pub(super) key: &'a ServiceKey,
+    /// Its port.
+    pub(super) port: PortKey,
+    /// The client, as its own cluster vouches for it.
+    pub(super) client: Option<SocketAddr>,
+    /// Backends that are tried.
+    pub(super) tries: u32,
+    /// For all of them together.
+    pub(super) time: Duration,
+}
 
 impl Shared {
     /// Whether an address that a manifest names may be dialled: never a clusterset address, a
@@ -27,38 +59,82 @@ impl Shared {
             && !self.listeners.iter().any(is_ours)
             && !table.peers.values().any(|peer| peer.addresses.contains(&address))
     }
+
+    /// Connects to a backend of the own export, each tried at most once. What the backend is to
+    /// hear before the client's bytes is written.
+    pub(super) async fn connect_backend(
+        &self,
+        table: &RouteTable,
+        errand: Errand<'_>,
+    ) -> Result<Backed, Verdict> {
+        let Errand { key, port, client, tries, time } = errand;
+        let export = table.local_export(key).ok_or(Verdict::NoEndpoint)?;
+        let place = self.loads.admit(key, export.most_streams).ok_or(Verdict::Overloaded)?;
+        let stays = client.filter(|_| keeps_clients(table, export));
+        let wanted = Wanted { key, port, export, stays: stays.map(|from| Client::of(from.ip())) };
+        let patience = time / tries.max(1);
+        let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
+        let mut verdict = Verdict::NoEndpoint;
+        for _ in 0..tries {
+            let fits = |address| !tried.contains(&address) && self.is_backend(table, address);
+            let Some(seat) = self.loads.seat(wanted, fits) else { break };
+            let address = seat.address;
+            tried.push(address);
+            match tokio::time::timeout(patience, TcpStream::connect(address)).await {
+                Ok(Ok(socket)) => match greet(&socket, export, client, address) {
+                    Ok(()) => return Ok(Backed { socket, seat, place }),
+                    Err(error) => {
+                        tracing::debug!(%address, %error, "a backend took no greeting");
+                        seat.went_wrong();
+                    }
+                },
+                Ok(Err(error)) if is_own_shortage(&error) => {
+                    tracing::debug!(%address, %error, "this machine cannot dial a backend");
+                    verdict = Verdict::Overloaded;
+                }
+                Ok(Err(error)) => {
+                    tracing::debug!(%address, %error, "a backend refused");
+                    seat.went_wrong();
+                }
+                Err(_) => {
+                    tracing::debug!(%address, "a backend did not answer in time");
+                    if patience >= LEAST_PATIENCE {
+                        seat.went_wrong();
+                    }
+                }
+            }
+        }
+        Err(verdict)
+    }
 }
 
-/// Connects to one of `backends`, each picked at random and at most once, `tries` in all and all
-/// within `time`.
-pub(super) async fn connect(
-    backends: &[Backend],
-    is_allowed: impl Fn(SocketAddr) -> bool,
-    tries: u32,
-    time: Duration,
-) -> Result<TcpStream, Verdict> {
-    let mut left: Vec<SocketAddr> =
-        backends.iter().map(|backend| backend.address).filter(|a| is_allowed(*a)).collect();
-    let each = time / tries.max(1);
-    let mut verdict = Verdict::NoEndpoint;
-    for _ in 0..tries {
-        if left.is_empty() {
-            break;
-        }
-        let address = left.swap_remove(rand::rng().random_range(0..left.len()));
-        match tokio::time::timeout(each, TcpStream::connect(address)).await {
-            Ok(Ok(socket)) => {
-                if let Err(error) = ends::prepare(&socket) {
-                    tracing::debug!(%address, %error, "cannot set the options of a backend");
-                }
-                return Ok(socket);
-            }
-            Ok(Err(error)) if is_own_shortage(&error) => verdict = Verdict::Overloaded,
-            Ok(Err(error)) => tracing::debug!(%address, %error, "a backend refused"),
-            Err(_) => tracing::debug!(%address, "a backend did not answer in time"),
+/// Whether a client's streams all go to one backend: as the import has it, which all clusters see
+/// alike.
+fn keeps_clients(table: &RouteTable, export: &Arc<LocalExport>) -> bool {
+    let route = table.services.get(&export.export.key);
+    let affinity = route.map_or(export.export.session_affinity, |route| route.session_affinity);
+    matches!(affinity, SessionAffinity::ClientIp { .. })
+}
+
+/// Sets the socket's options and tells the backend who the client is, where it is to be told.
+fn greet(
+    socket: &TcpStream,
+    export: &LocalExport,
+    client: Option<SocketAddr>,
+    backend: SocketAddr,
+) -> io::Result<()> {
+    if let Err(error) = ends::prepare(socket) {
+        tracing::debug!(%backend, %error, "cannot set the options of a backend");
+    }
+    match export.export.settings.proxy_protocol {
+        ProxyProtocol::None => Ok(()),
+        ProxyProtocol::V2 => {
+            let header = proxy::header(client, backend);
+            // A fresh connection has room for 52 octets.
+            let written = socket.try_write(&header)?;
+            if written == header.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
         }
     }
-    Err(verdict)
 }
 
 /// No local port or descriptor: our trouble, never the backend's.
@@ -68,4 +144,21 @@ fn is_own_shortage(error: &io::Error) -> bool {
         code,
         Some(Errno::ADDRNOTAVAIL | Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_this_machine_lacks_is_no_fault_of_the_backend() {
+        let is_ours = |errno: Errno| is_own_shortage(&errno.into());
+        for ours in [Errno::ADDRNOTAVAIL, Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+            assert!(is_ours(ours), "{ours}");
+        }
+        for theirs in [Errno::CONNREFUSED, Errno::HOSTUNREACH, Errno::CONNRESET, Errno::TIMEDOUT] {
+            assert!(!is_ours(theirs), "{theirs}");
+        }
+        assert!(!is_own_shortage(&io::ErrorKind::WriteZero.into()));
+    }
 }

@@ -12,27 +12,31 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::attempt::{Attempt, Tried, Wish};
+use super::attempt::{Attempt, Company, Early, Tried, Wish};
+use super::backend::{Backed, Errand};
 use super::live::{self, Cut, Listed, Live, Order};
+use super::memory::with_scratch;
 use super::metrics::{Direction, Ending};
-use super::order::{Destination, order};
+use super::order::{self, Destination};
 use super::pool::Tunnel;
 use super::race::{Failure, GIVE_UP, MOST_AT_ONCE, Race, Step, Way};
-use super::{Shared, backend, ends, relay, stream};
+use super::{Shared, ends, relay, stream};
 use crate::clock;
 use crate::health::Target;
 use crate::model::{PortKey, ServiceKey};
-use crate::wire::frame::Verdict;
+use crate::wire::frame::{MAX_EARLY, Verdict};
 
 /// Attempts at local backends.
 const LOCAL_TRIES: u32 = 2;
 /// For all of them together.
 const LOCAL_TIME: Duration = Duration::from_secs(5);
+/// How long a client may take to say what goes with the `OPEN`, where the service has opted in.
+const EARLY_PATIENCE: Duration = Duration::from_millis(1);
 
 /// Where the client was accepted.
 enum Won {
-    Tunnel(Box<Tunnel>, Target),
-    Local(TcpStream),
+    Tunnel(Box<Tunnel>, Target, Early),
+    Local(Backed),
 }
 
 /// How the race ended, if nobody won.
@@ -71,13 +75,23 @@ impl Shared {
         if let Err(error) = ends::prepare(&client) {
             tracing::debug!(%error, "cannot set the options of a client");
         }
-        let destinations = {
+        let (destinations, speaks_first) = {
             let table = self.routes.load();
-            let route = table.services.get(&key).and_then(|route| route.port(port));
-            route.map(|route| order(route, rand::random::<f64>)).unwrap_or_default()
+            let route = table.services.get(&key);
+            let draw = rand::random::<f64>;
+            (
+                route.map(|route| order::for_client(route, port, from.ip(), draw)),
+                route.is_some_and(|route| route.early_data),
+            )
+        };
+        let destinations = destinations.unwrap_or_default();
+        let worth = |first: &Destination| !first.local && !first.runner.suspect;
+        let early = match destinations.first() {
+            Some(first) if speaks_first && worth(first) => first_words(&client).await,
+            _ => Vec::new(),
         };
         let trace = rand::random();
-        let wish = Wish { key, port, client: from, trace, deadline: begun + GIVE_UP };
+        let wish = Wish { key, port, client: from, trace, deadline: begun + GIVE_UP, early };
         let mut chase = Chase {
             shared: Arc::clone(&self),
             wish: Arc::new(wish),
@@ -87,19 +101,26 @@ impl Shared {
         };
         let won = chase.run(&client, begun).await;
         chase.wind_up();
-        let wish = Arc::clone(&chase.wish);
+        let Chase { wish, destinations, .. } = chase;
+        let mut wish = Arc::unwrap_or_clone(wish);
+        let early = std::mem::take(&mut wish.early);
         match won {
-            Ok(Won::Tunnel(conn, target)) => {
+            Ok(Won::Tunnel(mut conn, target, sent)) => {
                 self.metrics.open_seconds.observe((clock::now() - begun).as_secs_f64());
-                self.carry_out(client, *conn, target, &wish, begun).await;
+                if sent == Early::Kept && !early.is_empty() {
+                    conn.queue_payload(&early);
+                }
+                let octets = early.len() as u64;
+                drop(early);
+                self.carry_out(client, *conn, target, octets, &wish, begun).await;
             }
-            Ok(Won::Local(socket)) => {
+            Ok(Won::Local(backed)) => {
                 self.metrics.open_seconds.observe((clock::now() - begun).as_secs_f64());
-                self.carry_local(client, socket, &wish, begun).await;
+                self.carry_local(client, backed, early, &wish, begun).await;
             }
             Err(LostRace { ending }) => {
                 ends::reset(client);
-                let peer = chase.destinations.first().map_or("none", |d| d.cluster.as_str());
+                let peer = destinations.first().map_or("none", |d| d.cluster.as_str());
                 self.metrics.ended(Direction::Outbound, peer, ending, 0);
                 access_line(&wish, peer, ending, 0, 0, begun);
             }
@@ -111,6 +132,7 @@ impl Shared {
         client: TcpStream,
         conn: Tunnel,
         target: Target,
+        sent_before: u64,
         wish: &Wish,
         begun: Instant,
     ) {
@@ -122,23 +144,24 @@ impl Shared {
             Some((wish.key.clone(), wish.port)),
         );
         self.cut_if_late(live);
-        let finished = stream::carry(client, conn, live, &self.budget).await;
+        let start = stream::Start::default();
+        let finished = stream::carry(client, conn, live, &self.budget, start).await;
         if let Some(mut conn) = finished.conn {
             if conn.draining {
                 self.note_draining(&mut conn);
             }
             self.pool.put(conn);
         }
-        let octets = finished.sent + finished.received;
-        self.metrics.ended(Direction::Outbound, peer.as_str(), finished.ending, octets);
-        let (sent, received) = (finished.sent, finished.received);
+        let (sent, received) = (sent_before + finished.sent, finished.received);
+        self.metrics.ended(Direction::Outbound, peer.as_str(), finished.ending, sent + received);
         access_line(wish, peer.as_str(), finished.ending, sent, received, begun);
     }
 
     async fn carry_local(
         &self,
         client: TcpStream,
-        backend: TcpStream,
+        backed: Backed,
+        first: Vec<u8>,
         wish: &Wish,
         begun: Instant,
     ) {
@@ -146,7 +169,13 @@ impl Shared {
         let port = Some((wish.key.clone(), wish.port));
         let Listed { live, .. } = &self.streams.list(None, live::Way::Local, port);
         self.cut_if_late(live);
-        let done = relay::relay(client, backend, live, &self.budget).await;
+        let Backed { socket, seat, place: _place } = backed;
+        let done = relay::relay(client, socket, live, &self.budget, first, &seat).await;
+        match done.ending {
+            Ending::Ok => seat.went_well(),
+            Ending::PeerReset => seat.went_wrong(),
+            _ => {}
+        }
         let own = self.cluster.as_str();
         self.metrics.ended(Direction::Outbound, own, done.ending, done.sent + done.received);
         access_line(wish, own, done.ending, done.sent, done.received, begun);
@@ -163,12 +192,15 @@ impl Shared {
     /// Dials a backend of our own export.
     async fn try_local(self: Arc<Self>, wish: Arc<Wish>) -> Tried {
         let table = self.routes.load_full();
-        let backends =
-            table.local_export(&wish.key).and_then(|export| export.backends.get(&wish.port));
-        let Some(backends) = backends else { return Tried::Refused(Verdict::NoEndpoint) };
-        let is_allowed = |address| self.is_backend(&table, address);
-        match backend::connect(backends, is_allowed, LOCAL_TRIES, LOCAL_TIME).await {
-            Ok(socket) => Tried::Local(socket),
+        let errand = Errand {
+            key: &wish.key,
+            port: wish.port,
+            client: Some(wish.client),
+            tries: LOCAL_TRIES,
+            time: LOCAL_TIME,
+        };
+        match self.connect_backend(&table, errand).await {
+            Ok(backed) => Tried::Local(backed),
             Err(verdict) => Tried::Refused(verdict),
         }
     }
@@ -199,8 +231,8 @@ impl Chase {
             };
             tokio::select! {
                 (entry, tried) = next(&mut self.runners), if !self.runners.is_empty() => {
-                    if let Some(won) = self.on_tried(&mut race, entry, tried) {
-                        return Ok(won);
+                    if let Some(over) = self.on_tried(&mut race, entry, tried) {
+                        return over;
                     }
                 }
                 () = tokio::time::sleep_until(until.into()) => {}
@@ -226,7 +258,12 @@ impl Chase {
             (Box::pin(shared.try_local(Arc::clone(&self.wish))), Way::Spare)
         } else {
             let (cluster, rtt) = (&destination.cluster, destination.runner.rtt);
-            match Attempt::prepare(&self.shared, cluster, &self.wish, rtt, cancel.clone()) {
+            let company = match self.runners.is_empty() && !destination.runner.suspect {
+                true => Company::Alone,
+                false => Company::Others,
+            };
+            match Attempt::prepare(&self.shared, cluster, &self.wish, rtt, company, cancel.clone())
+            {
                 Some((attempt, way)) => (Box::pin(attempt.run()), way),
                 None => (Box::pin(std::future::ready(Tried::Lost)), Way::Dialled),
             }
@@ -235,10 +272,18 @@ impl Chase {
         self.runners.push(Runner { entry, cancel, attempt });
     }
 
-    fn on_tried(&mut self, race: &mut Race, entry: usize, tried: Tried) -> Option<Won> {
+    fn on_tried(
+        &mut self,
+        race: &mut Race,
+        entry: usize,
+        tried: Tried,
+    ) -> Option<Result<Won, LostRace>> {
         let failure = match tried {
-            Tried::Accepted(conn, target) => return Some(Won::Tunnel(conn, target)),
-            Tried::Local(socket) => return Some(Won::Local(socket)),
+            Tried::Accepted(conn, target, early) => {
+                return Some(Ok(Won::Tunnel(conn, target, early)));
+            }
+            Tried::Local(backed) => return Some(Ok(Won::Local(backed))),
+            Tried::Spoiled => return Some(Err(LostRace { ending: Ending::Unanswered })),
             Tried::Refused(verdict) => {
                 self.refused = Some(verdict);
                 match verdict {
@@ -259,7 +304,7 @@ impl Chase {
             let shared = Arc::clone(&self.shared);
             let loose = async move {
                 // It may have been accepted before the cancellation was seen.
-                if let Tried::Accepted(mut conn, _) = runner.attempt.await {
+                if let Tried::Accepted(mut conn, ..) = runner.attempt.await {
                     let reset = conn.role().reset();
                     conn.queue_some(reset);
                     conn.close().await;
@@ -269,6 +314,17 @@ impl Chase {
             let _full = self.shared.loose.try_send(Box::pin(loose));
         }
     }
+}
+
+/// What the client says at once, as much as goes with an `OPEN`; nothing where it waits for the
+/// server, whose stream then begins a moment later than others do.
+async fn first_words(client: &TcpStream) -> Vec<u8> {
+    // Whatever is wrong with the client shows in the race.
+    let _either_way = tokio::time::timeout(EARLY_PATIENCE, client.readable()).await;
+    with_scratch(|scratch| {
+        let read = client.try_read(&mut scratch[..MAX_EARLY]);
+        read.map_or_else(|_| Vec::new(), |count| scratch[..count].to_vec())
+    })
 }
 
 /// The first attempt that ends, taken out.

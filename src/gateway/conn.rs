@@ -147,7 +147,8 @@ impl<R: Role> Conn<R> {
         }
     }
 
-    /// Puts one payload frame into the queue: probes and their echo, never a stream.
+    /// Puts one payload frame into the queue: probes, their echo, and what a client said before its
+    /// stream was accepted; the rest of a stream never.
     pub(super) fn queue_payload(&mut self, octets: &[u8]) {
         if !self.mute {
             self.out.extend_from_slice(&Header::payload(octets.len()));

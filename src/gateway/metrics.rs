@@ -89,6 +89,8 @@ pub struct Metrics {
     pub(super) pool_misses: IntCounterVec,
     pub(super) congestion: IntCounterVec,
     pub(super) listeners: Gauge,
+    pub(super) ejected: Gauge,
+    pub(super) ejections: IntCounter,
     pub(super) buffered: Gauge,
     pub(super) facts_dropped: IntCounter,
     pub(super) panics: IntCounter,
@@ -141,6 +143,16 @@ impl Metrics {
                 registry,
                 "portolan_listeners",
                 "Ports of clusterset addresses listened on.",
+            )?,
+            ejected: gauge(
+                registry,
+                "portolan_backends_ejected",
+                "Backends left out for a while because they failed, by service port.",
+            )?,
+            ejections: counter(
+                registry,
+                "portolan_backend_ejections_total",
+                "Times a backend was left out for a while.",
             )?,
             buffered: gauge(
                 registry,

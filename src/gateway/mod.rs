@@ -5,16 +5,18 @@
 //! route table's order, and not one of its bytes is read before one of them has accepted
 //! ([`client`]): so a refusal, a silence or a lost connection moves to the next, and the client
 //! sees nothing. Peers' streams come in over framed TLS connections, one stream at a time on
-//! each ([`inbound`]). Probes travel the same way and are reported as facts ([`probe`]).
+//! each ([`inbound`]), and go to the backend that [`balance`] chooses. Probes travel the same way and are reported as facts ([`probe`]).
 //!
 //! Invariants: the table is loaded once per stream and never held across an await; nothing but
 //! endpoints of exported services is dialled for peers; an abnormal end is a reset, never a FIN;
 //! buffered bytes are bounded per stream and in all.
 //! Not here: what facts mean (`health`), the order of candidates (`routes`), UDP.
 
+mod affinity;
 mod allowance;
 mod attempt;
 mod backend;
+mod balance;
 mod bind;
 mod choice;
 mod client;
@@ -23,6 +25,7 @@ mod descriptors;
 mod ends;
 mod inbound;
 mod live;
+mod load;
 mod memory;
 mod metrics;
 mod news;
@@ -31,6 +34,7 @@ mod outbound;
 mod pool;
 mod probe;
 mod probes;
+mod proxy;
 mod pump;
 mod race;
 mod relay;
@@ -146,6 +150,7 @@ struct Shared {
     metrics: Metrics,
     pool: pool::Pool,
     streams: Arc<live::Streams>,
+    loads: Arc<load::Loads>,
     allowances: allowance::Allowances,
     budget: memory::Budget,
     clients: descriptors::Cap,
@@ -187,6 +192,8 @@ impl Gateway {
     pub fn new(config: Config, context: Context) -> Self {
         let (loose, loose_ends) = mpsc::channel(LOOSE_ENDS);
         let clients = descriptors::Cap::new(config.most_streams);
+        let (ejected, ejections) =
+            (context.metrics.ejected.clone(), context.metrics.ejections.clone());
         Self {
             shared: Arc::new(Shared {
                 config,
@@ -203,6 +210,7 @@ impl Gateway {
                 metrics: context.metrics,
                 pool: pool::Pool::default(),
                 streams: Arc::default(),
+                loads: Arc::new(load::Loads::new(ejected, ejections)),
                 allowances: allowance::Allowances::default(),
                 budget: memory::Budget::new(config.buffered_bytes),
                 peers: Arc::new(Semaphore::new(clients.most())),

@@ -1,11 +1,23 @@
 //! The candidates of one stream, in the order it tries them.
 
+use std::cmp::Reverse;
+use std::net::IpAddr;
+use std::time::Duration;
+
 use smallvec::SmallVec;
 
+use super::affinity::{Client, Name};
 use super::race::Runner;
+use crate::catalog::{Policy, SessionAffinity};
 use crate::health::PeerState;
-use crate::model::ClusterId;
-use crate::routes::{Candidate, PortRoute, Reason};
+use crate::model::{ClusterId, PortKey};
+use crate::routes::{Candidate, PortRoute, Reason, Route};
+
+/// With affinity a client is at home in one of those within this share of the best, or
+/// [`BAND_FLOOR`].
+const BAND_SHARE: f64 = 0.2;
+/// See [`BAND_SHARE`].
+const BAND_FLOOR: Duration = Duration::from_millis(5);
 
 /// Where a stream may go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +34,59 @@ pub(super) struct Destination {
 /// clients are refused rather than reset.
 pub(super) fn is_served(port: &PortRoute) -> bool {
     port.candidates.iter().any(|candidate| candidate.usable)
+}
+
+/// Where a client's stream may go, best first: with affinity a matter of the client alone, else of
+/// `draw`, which gives numbers from 0 to 1.
+pub(super) fn for_client(
+    route: &Route,
+    port: PortKey,
+    client: IpAddr,
+    draw: impl FnMut() -> f64,
+) -> SmallVec<[Destination; 4]> {
+    let Some(port) = route.port(port) else { return SmallVec::new() };
+    match route.session_affinity {
+        SessionAffinity::None => order(port, draw),
+        SessionAffinity::ClientIp { .. } => at_home(port, &route.policy, Client::of(client)),
+    }
+}
+
+/// The usable candidates, the client's own first, so that any replica of ours leads it to the
+/// same cluster; the others keep their order. A candidate that takes only a share keeps that share
+/// of its clients.
+fn at_home(port: &PortRoute, policy: &Policy, client: Client) -> SmallVec<[Destination; 4]> {
+    let mut left: SmallVec<[&Candidate; 4]> =
+        port.candidates.iter().filter(|candidate| candidate.usable).collect();
+    let name = |candidate: &Candidate| Name::of_cluster(candidate.cluster.as_str());
+    if port.by_weight {
+        let won = |c: &Candidate| client.weighted(name(c), f64::from(c.weight));
+        // What has no weight wins nothing and keeps its order.
+        left.sort_by(|one, other| won(other).total_cmp(&won(one)));
+        return left.into_iter().map(destination).collect();
+    }
+    let serving = serving(&left);
+    let band = match policy {
+        Policy::Pinned(_) => serving.min(1),
+        _ => band(&left[..serving]),
+    };
+    left[..band].sort_by_key(|candidate| Reverse(client.score(name(candidate))));
+    let takes = |c: &&Candidate| c.share >= 1.0 || client.part(name(c)) < f64::from(c.share);
+    if let Some(chosen) = left[..serving].iter().position(takes) {
+        left[..=chosen].rotate_right(1);
+    }
+    left.into_iter().map(destination).collect()
+}
+
+/// How many of the first are as good as the best. The own cluster has no equal.
+fn band(serving: &[&Candidate]) -> usize {
+    if serving.first().is_none_or(|first| first.local) {
+        return serving.len().min(1);
+    }
+    let Some(best) = serving.iter().filter_map(|candidate| candidate.rtt).min() else { return 1 };
+    let most = best + best.mul_f64(BAND_SHARE).max(BAND_FLOOR);
+    let equal =
+        |candidate: &&&Candidate| !candidate.local && candidate.rtt.is_some_and(|rtt| rtt <= most);
+    serving.iter().take_while(equal).count().max(1)
 }
 
 /// The usable candidates in the order to try them. Under `weighted` they are drawn without
@@ -70,16 +135,21 @@ fn draw_by_weight(left: &mut SmallVec<[&Candidate; 4]>, draw: &mut impl FnMut() 
 /// One in slow start steps back behind the next serving one, except for its share. A peer that
 /// was never heard, drains or is the last resort is no better place.
 fn yield_slow_starters(left: &mut [&Candidate], draw: &mut impl FnMut() -> f64) {
-    let serves = |c: &Candidate| {
-        c.state != PeerState::Unknown && !matches!(c.reason, Reason::Draining | Reason::LastResort)
-    };
-    let serving = left.iter().take_while(|candidate| serves(candidate)).count();
+    let serving = serving(left);
     for place in 0..serving.saturating_sub(1) {
         let share = f64::from(left[place].share);
         if share < 1.0 && draw() >= share {
             left.swap(place, place + 1);
         }
     }
+}
+
+/// How many of the first serve as they should.
+fn serving(left: &[&Candidate]) -> usize {
+    let serves = |c: &Candidate| {
+        c.state != PeerState::Unknown && !matches!(c.reason, Reason::Draining | Reason::LastResort)
+    };
+    left.iter().take_while(|candidate| serves(candidate)).count()
 }
 
 #[cfg(test)]
@@ -152,5 +222,64 @@ mod tests {
         unheard.state = PeerState::Unknown;
         let port = port(vec![back, unheard], false);
         assert_eq!(names(&port, 0.3), ["a", "b"]);
+    }
+
+    /// Of 1 000 clients, how many each cluster is the home of.
+    fn homes(port: &PortRoute, policy: &Policy) -> Vec<(String, usize)> {
+        let mut homes = std::collections::BTreeMap::new();
+        for number in 0..1_000_u32 {
+            let address = std::net::Ipv4Addr::from(0x7f00_0000 + number);
+            let order = at_home(port, policy, Client::of(address.into()));
+            assert_eq!(order.len(), port.candidates.iter().filter(|c| c.usable).count());
+            *homes.entry(order[0].cluster.to_string()).or_default() += 1;
+        }
+        homes.into_iter().collect()
+    }
+
+    fn at(name: &str, millis: u64) -> Candidate {
+        Candidate { rtt: Some(Duration::from_millis(millis)), ..candidate(name, 1, true) }
+    }
+
+    #[test]
+    fn with_affinity_clients_spread_over_those_as_good_as_the_best() {
+        let near = port(vec![at("b", 14), at("a", 10), at("c", 16)], false);
+        let [(a, at_a), (b, at_b)] = &homes(&near, &Policy::Nearest)[..] else { panic!("two") };
+        assert_eq!((a.as_str(), b.as_str()), ("a", "b"), "c is 6 ms from the best");
+        assert!(at_a.abs_diff(*at_b) < 150, "{at_a} and {at_b}");
+        let far = port(vec![at("a", 100), at("b", 119), at("c", 121)], false);
+        assert_eq!(homes(&far, &Policy::Nearest).len(), 2, "20 % of 100 ms");
+        let pinned = Policy::Pinned(vec![ClusterId::parse("b").unwrap()]);
+        assert_eq!(homes(&near, &pinned), [("b".to_owned(), 1_000)]);
+        let own = Candidate { local: true, ..at("own", 0) };
+        let with_own = port(vec![own, at("a", 1)], false);
+        assert_eq!(homes(&with_own, &Policy::Nearest), [("own".to_owned(), 1_000)]);
+    }
+
+    #[test]
+    fn with_affinity_weights_and_slow_start_share_clients_and_not_streams() {
+        let weights = vec![candidate("a", 100, true), candidate("b", 300, true)];
+        let weighted = homes(&port(weights, true), &Policy::Weighted);
+        assert!((200..300).contains(&weighted[0].1), "{weighted:?} for a quarter");
+        let mut back = at("a", 10);
+        back.share = 0.25;
+        let alone = port(vec![back.clone(), at("b", 90)], false);
+        let shared = homes(&alone, &Policy::Nearest);
+        assert!((200..300).contains(&shared[0].1), "{shared:?} for a quarter");
+        let equal = port(vec![back, at("b", 11)], false);
+        let shared = homes(&equal, &Policy::Nearest);
+        assert!((90..160).contains(&shared[0].1), "{shared:?} for an eighth");
+    }
+
+    #[test]
+    fn with_affinity_a_cluster_gone_moves_only_its_own_clients() {
+        let (all, left) =
+            (vec![at("a", 10), at("b", 11), at("c", 12)], vec![at("c", 10), at("a", 9)]);
+        let (all, left) = (port(all, false), port(left, false));
+        for number in 0..1_000_u32 {
+            let client = Client::of(std::net::Ipv4Addr::from(number).into());
+            let before = at_home(&all, &Policy::Nearest, client)[0].cluster.clone();
+            let after = at_home(&left, &Policy::Nearest, client)[0].cluster.clone();
+            assert!(before == after || before.as_str() == "b");
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! window is warm. Nothing here waits: an idle connection is read with a waker that wakes nobody,
 //! when it is taken and at every sweep.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,6 +22,11 @@ use crate::wire::frame::{Control, Opener};
 const MAX_AGE: Duration = Duration::from_secs(30 * 60);
 /// Silence after which an idle connection is pinged.
 const PING_AFTER: Duration = Duration::from_secs(10);
+/// The same for the few that may have to carry early data at any moment: those are to be heard
+/// from all the time.
+const WARM_AFTER: Duration = Duration::from_millis(400);
+/// How many of a peer's are kept so.
+const WARM: usize = 2;
 /// A ping unanswered for so long ends an idle connection: 20 s of silence in all.
 const PING_PATIENCE: Duration = Duration::from_secs(10);
 /// The same after an `OPEN` of that replica stayed unanswered.
@@ -147,19 +152,26 @@ impl Pool {
                 idle.conn.queue(&Control::Ping(IDLE_PING));
             }
         }
-        pool.settle(now);
+        pool.settle(now, 0);
     }
 
     /// Reads and pings every idle connection and drops those that are of no more use;
-    /// `is_spent` tells of the identities. The replicas that were found draining.
-    pub(super) fn sweep(&self, is_spent: impl Fn(&Tunnel) -> bool) -> Vec<(ClusterId, ReplicaId)> {
+    /// `is_spent` tells of the identities, `warm` of peers that early data may go to. The replicas
+    /// that were found draining.
+    pub(super) fn sweep(
+        &self,
+        is_spent: impl Fn(&Tunnel) -> bool,
+        warm: &HashSet<ClusterId>,
+    ) -> Vec<(ClusterId, ReplicaId)> {
         let now = crate::clock::now();
         let mut draining = Vec::new();
         for (peer, pool) in self.lock().iter_mut() {
             pool.idle.retain(|idle| {
                 now.duration_since(idle.conn.born) < MAX_AGE && !is_spent(&idle.conn)
             });
-            draining.extend(pool.settle(now).into_iter().map(|replica| (peer.clone(), replica)));
+            let keep_warm = if warm.contains(peer) { WARM } else { 0 };
+            let found = pool.settle(now, keep_warm);
+            draining.extend(found.into_iter().map(|replica| (peer.clone(), replica)));
             pool.draining.retain(|_, since| now.duration_since(*since) < DRAIN_MEMORY);
             let begun = std::mem::take(&mut pool.begun) as f64;
             pool.peak = begun.max(pool.peak * 0.9);
@@ -213,11 +225,14 @@ impl PeerPool {
         }
     }
 
-    /// Reads every idle connection, pings the silent ones, drops the dead ones.
-    fn settle(&mut self, now: Instant) -> Vec<ReplicaId> {
+    /// Reads every idle connection, pings the silent ones and the `warm` most recently used, drops
+    /// the dead ones.
+    fn settle(&mut self, now: Instant, warm: usize) -> Vec<ReplicaId> {
         let mut draining = Vec::new();
+        let mut left = self.idle.len();
         self.idle.retain_mut(|idle| {
-            idle.ask(now);
+            idle.ask(now, if left <= warm { WARM_AFTER } else { PING_AFTER });
+            left -= 1;
             match idle.look() {
                 Found::Dead => false,
                 Found::Alive => !idle.is_overdue(now),
@@ -243,8 +258,8 @@ enum Found {
 }
 
 impl Idle {
-    fn ask(&mut self, now: Instant) {
-        if self.asked == Asked::No && now.duration_since(self.conn.heard) >= PING_AFTER {
+    fn ask(&mut self, now: Instant, after: Duration) {
+        if self.asked == Asked::No && now.duration_since(self.conn.heard) >= after {
             self.asked = Asked::Idle(now);
             self.conn.queue(&Control::Ping(IDLE_PING));
         }

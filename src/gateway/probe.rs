@@ -320,6 +320,7 @@ fn ask_echo(conn: &mut Tunnel) {
             client: Client::default(),
             trace: rand::random(),
             deadline_ms,
+            early: false,
         }));
     }
 }

@@ -77,6 +77,14 @@ impl<'a, R: Role> Pump<'a, R> {
         }
     }
 
+    /// Octets from the tunnel that came before the stream was accepted: the application gets them
+    /// first.
+    pub(super) fn begin_with(&mut self, octets: Vec<u8>) {
+        self.received += octets.len() as u64;
+        self.to_app.set(octets.len());
+        self.pending = octets;
+    }
+
     /// The tunnel's connection.
     pub(super) fn conn(&mut self) -> &mut Conn<R> {
         self.conn

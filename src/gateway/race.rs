@@ -41,6 +41,8 @@ pub(super) enum Way {
     Spare,
     /// It must be dialled, which takes a round trip more.
     Dialled,
+    /// A spare is at hand, and what the client said goes with the `OPEN`: nothing runs beside it.
+    Alone,
 }
 
 /// Whether a candidate may be tried again for this stream.
@@ -101,6 +103,7 @@ pub(super) fn patience(rtt: Option<Duration>, way: Way) -> Duration {
     match way {
         Way::Spare => base,
         Way::Dialled => base + rtt,
+        Way::Alone => GIVE_UP,
     }
 }
 
@@ -236,6 +239,17 @@ mod tests {
         race.failed(0, Failure::Passing);
         assert_eq!(race.step(start + ms(4_001), |_| true), Step::Begin(3));
         assert_eq!(race.step(start + GIVE_UP, |_| true), Step::Over);
+    }
+
+    #[test]
+    fn nothing_runs_beside_one_that_sent_what_the_client_said() {
+        let start = crate::clock::now();
+        let mut race = race(&[20, 30], start);
+        assert_eq!(race.step(start, |_| true), Step::Begin(0));
+        race.begun(0, Way::Alone, start);
+        assert_eq!(race.step(start, |_| true), Step::Wait(start + GIVE_UP));
+        race.failed(0, Failure::Passing);
+        assert_eq!(race.step(start + ms(20), |_| true), Step::Begin(1), "it was refused");
     }
 
     #[test]

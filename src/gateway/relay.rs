@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 
 use super::ends;
 use super::live::{Cut, Live, Order};
+use super::load::Seat;
 use super::memory::{Budget, RELAY_CHUNK, Share, with_scratch};
 use super::metrics::Ending;
 
@@ -43,6 +44,13 @@ impl Half {
     fn new(budget: &Budget) -> Self {
         let share = budget.share();
         Self { pending: Vec::new(), taken: 0, share, finished: false, octets: 0 }
+    }
+
+    /// Octets that were read before.
+    fn begin_with(&mut self, octets: Vec<u8>) {
+        self.octets = octets.len() as u64;
+        self.share.set(octets.len());
+        self.pending = octets;
     }
 
     /// Moves what can be moved; `Ready(Ok)` after the FIN was passed on.
@@ -115,16 +123,20 @@ enum End {
     Cut(Cut),
 }
 
-/// Carries a stream between a client and a local backend to its end.
+/// Carries a stream between a client and a local backend to its end; `first` was read from the
+/// client before.
 pub(super) async fn relay(
     client: TcpStream,
     backend: TcpStream,
     live: &Live,
     budget: &Budget,
+    first: Vec<u8>,
+    seat: &Seat,
 ) -> Relayed {
     let mut up = Half::new(budget);
+    up.begin_with(first);
     let mut down = Half::new(budget);
-    let end = run(&client, &backend, &mut up, &mut down, live, budget).await;
+    let end = run(&client, &backend, &mut up, &mut down, live, budget, seat).await;
     let ending = match end {
         End::Clean => {
             ends::close(client);
@@ -161,11 +173,19 @@ async fn run(
     down: &mut Half,
     live: &Live,
     budget: &Budget,
+    seat: &Seat,
 ) -> End {
+    let mut silent = Some(seat);
     loop {
         let (up_finished, down_finished) = (up.finished, down.finished);
         tokio::select! {
-            end = poll_fn(|cx| poll_both(cx, client, backend, up, down, budget)) => if let Some(end) = end {
+            end = poll_fn(|cx| {
+                let end = poll_both(cx, client, backend, up, down, budget);
+                if down.octets > 0 && let Some(seat) = silent.take() {
+                    seat.went_well();
+                }
+                end
+            }) => if let Some(end) = end {
                 return end;
             },
             order = live.ordered() => if let Order::Cut(cut) = order {

@@ -4,20 +4,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
-
+use super::backend::{Backed, Errand};
 use super::conn::Conn;
 use super::live::{self, Cut, Listed, Order};
 use super::metrics::{Direction, Ending};
 use super::role::Event;
-use super::{Shared, backend, stream};
+use super::{Shared, stream};
 use crate::catalog::{Caller, LocalExport};
 use crate::clock;
 use crate::drain::{Phase, Watch};
 use crate::model::{PortKey, ServiceKey};
 use crate::routes::RouteTable;
 use crate::tls;
-use crate::wire::frame::{Acceptor, Asked, Control, Open, Ready, Verdict};
+use crate::wire::frame::{Acceptor, Asked, Control, MAX_EARLY, Open, Ready, Verdict};
 
 /// Gateways a stream may have passed.
 const MOST_HOPS: u32 = 2;
@@ -138,16 +137,16 @@ impl Shared {
                     return self.refuse(conn, &open, Verdict::Overloaded, begun);
                 };
                 let dialled = self.dial_backend(&mut conn, &table, &key, port, &open).await;
-                (dialled, key, port, permit)
+                (dialled, permit)
             }
             Err(verdict) => return self.refuse(conn, &open, verdict, begun),
         };
-        let (dialled, key, port, _permit) = granted;
+        let (dialled, _permit) = granted;
         match dialled {
-            Dialled::Backend(socket) => {
+            Dialled::Backend(taken) => {
                 let accepted = conn.role().reply(Verdict::Accepted);
                 conn.queue_some(accepted);
-                self.carry_in(conn, socket, (key, port), &open, drain, begun).await
+                self.carry_in(conn, taken, &open, drain, begun).await
             }
             Dialled::Refused(verdict) => self.refuse(conn, &open, verdict, begun),
             Dialled::Cancelled => Some(conn),
@@ -205,29 +204,32 @@ impl Shared {
         port: PortKey,
         open: &Open,
     ) -> Dialled {
-        let none = Vec::new();
-        let backends = table.local_export(key).and_then(|e| e.backends.get(&port));
-        let is_allowed = |address| self.is_backend(table, address);
         let time = match open.deadline_ms {
             0 => BACKEND_TIME,
             ms => Duration::from_millis(ms.into()).min(BACKEND_TIME),
         };
-        let dial = backend::connect(backends.unwrap_or(&none), is_allowed, BACKEND_TRIES, time);
+        let client = open.client.address;
+        let errand = Errand { key, port, client, tries: BACKEND_TRIES, time };
+        let dial = self.connect_backend(table, errand);
         tokio::pin!(dial);
-        let mut payload = Vec::new();
+        let mut early = Vec::new();
         loop {
             tokio::select! {
                 dialled = &mut dial => return match dialled {
-                    Ok(socket) => Dialled::Backend(socket),
+                    Ok(backed) => {
+                        let port = (key.clone(), port);
+                        Dialled::Backend(Box::new(Taken { backed, early, port }))
+                    }
                     Err(verdict) => Dialled::Refused(verdict),
                 },
-                event = conn.event(&mut payload) => match event {
+                event = conn.event(&mut early) => match event {
                     Ok(Event::Cancelled(_)) => {
                         // The answer leaves with the next read.
                         return Dialled::Cancelled;
                     }
                     Ok(Event::Reset) | Err(_) => return Dialled::Lost,
-                    Ok(_) => payload.clear(),
+                    Ok(Event::Payload(_)) if early.len() > MAX_EARLY => return Dialled::Lost,
+                    Ok(_) => {}
                 },
             }
         }
@@ -236,13 +238,13 @@ impl Shared {
     async fn carry_in(
         &self,
         mut conn: Session,
-        socket: TcpStream,
-        port: (ServiceKey, PortKey),
+        taken: Box<Taken>,
         open: &Open,
         drain: &mut Draining,
         begun: Instant,
     ) -> Option<Session> {
         let _open = self.metrics.open(Direction::Inbound);
+        let Taken { backed, early: first, port } = *taken;
         let identity = conn.peer.clone();
         let remote = conn.address;
         let Listed { live, .. } =
@@ -253,7 +255,14 @@ impl Shared {
             live.tell(Order::Cut(Cut::Shutdown));
         }
         self.cut_if_revoked(live);
-        let finished = stream::carry(socket, conn, live, &self.budget).await;
+        let Backed { socket, seat, place: _place } = backed;
+        let start = stream::Start { first, seat: Some(&seat) };
+        let finished = stream::carry(socket, conn, live, &self.budget, start).await;
+        match finished.ending {
+            Ending::Ok => seat.went_well(),
+            Ending::AppReset => seat.went_wrong(),
+            _ => {}
+        }
         let octets = finished.sent + finished.received;
         let peer = identity.cluster().as_str();
         self.metrics.ended(Direction::Inbound, peer, finished.ending, octets);
@@ -263,8 +272,16 @@ impl Shared {
     }
 }
 
+/// What an `OPEN` came to.
+struct Taken {
+    backed: Backed,
+    /// What the opener sent before the `REPLY`.
+    early: Vec<u8>,
+    port: (ServiceKey, PortKey),
+}
+
 enum Dialled {
-    Backend(TcpStream),
+    Backend(Box<Taken>),
     Refused(Verdict),
     Cancelled,
     Lost,

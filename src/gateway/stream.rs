@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use super::conn::Conn;
 use super::ends;
 use super::live::{Cut, Live, Order};
+use super::load::Seat;
 use super::memory::Budget;
 use super::metrics::Ending;
 use super::pump::{Outcome, Pump, Step};
@@ -36,16 +37,27 @@ enum End {
     Cut(Cut),
 }
 
+/// What a stream begins with.
+#[derive(Debug, Default)]
+pub(super) struct Start<'a> {
+    /// What came from the tunnel before the stream was accepted.
+    pub(super) first: Vec<u8>,
+    /// Where the application is a backend: it is told when that one answers.
+    pub(super) seat: Option<&'a Seat>,
+}
+
 /// Carries a stream that was just accepted on `conn` to its end.
 pub(super) async fn carry<R: Role>(
     app: TcpStream,
     mut conn: Conn<R>,
     live: &Live,
     budget: &Budget,
+    start: Start<'_>,
 ) -> Finished<R> {
     conn.watch_acknowledgements(false);
     let mut pump = Pump::new(&app, &mut conn, budget);
-    let end = run(&app, &mut pump, live).await;
+    pump.begin_with(start.first);
+    let end = run(&app, &mut pump, live, start.seat).await;
     let (sent, received) = (pump.sent, pump.received);
     let fin_delivered = pump.fin_delivered();
     let rest = pump.into_pending();
@@ -97,13 +109,21 @@ pub(super) async fn carry<R: Role>(
     }
 }
 
-async fn run<R: Role>(app: &TcpStream, pump: &mut Pump<'_, R>, live: &Live) -> End {
+async fn run<R: Role>(
+    app: &TcpStream,
+    pump: &mut Pump<'_, R>,
+    live: &Live,
+    mut seat: Option<&Seat>,
+) -> End {
     loop {
         let watches_errors = pump.watches_errors();
         tokio::select! {
             step = poll_fn(|cx| {
                 let step = pump.poll(cx);
                 live.heard_at(heard(pump));
+                if pump.sent > 0 && let Some(seat) = seat.take() {
+                    seat.went_well();
+                }
                 step
             }) => match step {
                 Step::AppFinished => {}

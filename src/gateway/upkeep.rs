@@ -14,6 +14,7 @@ use crate::clock;
 use crate::drain::{Phase, Watch};
 use crate::health::{PeerState, PeerView, Target};
 use crate::model::ClusterId;
+use crate::routes::RouteTable;
 
 /// Between sweeps of the pool.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
@@ -59,11 +60,14 @@ impl Gateway {
 
 impl Shared {
     fn sweep(&self) {
-        for (peer, replica) in self.pool.sweep(|conn| self.is_spent(conn)) {
+        let table = self.routes.load_full();
+        let warm = early_peers(&table);
+        for (peer, replica) in self.pool.sweep(|conn| self.is_spent(conn), &warm) {
             tracing::info!(%peer, %replica, "the peer's replica drains");
             self.news.draining(&peer, replica);
         }
         self.metrics.buffered.set(as_gauge(self.budget.held()));
+        self.loads.look_over(&table.local);
     }
 
     /// The bundles changed: what a withdrawn one vouched for ends.
@@ -83,6 +87,14 @@ impl Shared {
             live.tell(Order::Cut(Cut::Revoked));
         }
     }
+}
+
+/// The peers that early data may go to.
+fn early_peers(table: &RouteTable) -> HashSet<ClusterId> {
+    let routes = table.services.values().filter(|route| route.early_data);
+    let candidates = routes.flat_map(|route| &route.ports).flat_map(|port| &port.candidates);
+    let there = candidates.filter(|candidate| candidate.usable && !candidate.local);
+    there.map(|candidate| candidate.cluster.clone()).collect()
 }
 
 /// What was ordered already, so that it is ordered once.

@@ -104,6 +104,7 @@ pub(super) fn catalog(revision: u64, exports: Vec<(Export, ClusterRules)>) -> Lo
             export: Arc::new(export),
             clusters,
             allow: CallerRules::default(),
+            most_streams: None,
             backends: BTreeMap::new(),
             slices: Vec::new(),
             problems: Vec::new(),

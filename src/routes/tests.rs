@@ -102,6 +102,7 @@ impl World {
             export: Arc::new(export(&[(80, ready)], 5, settings)),
             clusters: ClusterRules::Any,
             allow: CallerRules::default(),
+            most_streams: None,
             backends: BTreeMap::from([(port(80), backends)]),
             slices: Vec::new(),
             problems: Vec::new(),

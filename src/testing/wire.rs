@@ -215,6 +215,7 @@ pub fn open(stream: u64, key: &str, port: u16) -> Control {
         client: Client::default(),
         trace: [0; 16],
         deadline_ms: 0,
+        early: false,
     })
 }
 

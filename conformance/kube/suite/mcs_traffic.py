@@ -146,8 +146,7 @@ def not_exported(context):
     shop.always_from(far, "hidden", {near}, port=8088)
 
 
-@check("mcs-calls-affinity", kep="#session-affinity", level="SHOULD", needs=NEEDS,
-       not_yet="the gateway does not keep a client to a pod yet")
+@check("mcs-calls-affinity", kep="#session-affinity", level="SHOULD", needs=NEEDS)
 def affinity(context):
     """With session affinity ClientIP all calls of a pod reach one and the same pod of the exporter."""
     shop, near, far = stage(context)

@@ -49,9 +49,9 @@ async fn an_echo_that_never_ends_is_ended() {
     let shared = std::sync::Arc::clone(&pair.paris.gateway.shared);
     let mut conn = shared.dial(&pair.oregon.name, pair.oregon.address).await.unwrap();
     let stream = conn.role().open().unwrap();
-    let (hops, client, trace, deadline_ms) = (0, Client::default(), [0; 16], 0);
+    let (hops, client, trace, deadline_ms, early) = (0, Client::default(), [0; 16], 0, false);
     let asked = Asked::Echo;
-    conn.queue(&Control::Open(Open { stream, asked, hops, client, trace, deadline_ms }));
+    conn.queue(&Control::Open(Open { stream, asked, hops, client, trace, deadline_ms, early }));
     let mut payload = Vec::new();
     while soon(conn.event(&mut payload)).await.is_ok() {}
     // Nor does it hold up the drain.

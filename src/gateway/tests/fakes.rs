@@ -1,6 +1,8 @@
 //! A peer that follows a script on each connection.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -39,6 +41,9 @@ pub(super) enum Script {
     AcceptLate(Duration),
     /// Accepts, sends these octets, then ends it without FIN.
     AcceptThenVanish(&'static [u8]),
+    /// Where early data is announced, gives it back and accepts only then; else accepts at once
+    /// and gives back the first octets.
+    GiveBack,
 }
 
 pub(super) struct Fake {
@@ -46,6 +51,8 @@ pub(super) struct Fake {
     pub(super) replica: ReplicaId,
     /// The scripts that were played, one for each `OPEN` or connection.
     pub(super) played: mpsc::Receiver<()>,
+    /// Streams that announced early data.
+    pub(super) early: Arc<AtomicU32>,
     _tasks: JoinSet<()>,
     _trigger: Trigger,
 }
@@ -61,6 +68,8 @@ impl Fake {
         let (data, mut accepted) = mpsc::channel(64);
         let (play, played) = mpsc::channel(1024);
         let replica = ReplicaId::from_u64(rand::random());
+        let early = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&early);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             listener.run(Handlers { control, data, sibling: None }, drain).await.unwrap();
@@ -70,10 +79,11 @@ impl Fake {
             while let Some(connection) = accepted.recv().await {
                 let expiry = connection.peer.expires();
                 let conn = Conn::new(connection.stream, connection.peer, connection.remote, expiry);
-                connections.spawn(follow(script, conn, replica, play.clone()));
+                let counts = (play.clone(), Arc::clone(&counted));
+                connections.spawn(follow(script, conn, replica, counts));
             }
         });
-        Self { address, replica, played, _tasks: tasks, _trigger: trigger }
+        Self { address, replica, played, early, _tasks: tasks, _trigger: trigger }
     }
 }
 
@@ -81,7 +91,7 @@ async fn follow(
     script: Script,
     mut conn: Conn<Acceptor>,
     replica: ReplicaId,
-    play: mpsc::Sender<()>,
+    (play, early): (mpsc::Sender<()>, Arc<AtomicU32>),
 ) {
     // A full queue means that nobody counts.
     let played = || play.try_send(()).unwrap_or(());
@@ -101,6 +111,7 @@ async fn follow(
     let mut payload = Vec::new();
     while let Ok(event) = conn.event(&mut payload).await {
         let Event::Open(open) = event else { continue };
+        early.fetch_add(u32::from(open.early), Ordering::Relaxed);
         played();
         let stream = open.stream;
         match script {
@@ -139,6 +150,17 @@ async fn follow(
                 conn.queue_some(reply);
                 conn.queue_payload(octets);
                 return conn.close().await;
+            }
+            Script::GiveBack => {
+                let accepted = if open.early { None } else { conn.role().reply(Verdict::Accepted) };
+                conn.queue_some(accepted);
+                payload.clear();
+                while payload.is_empty() && conn.event(&mut payload).await.is_ok() {}
+                let accepted = conn.role().reply(Verdict::Accepted);
+                conn.queue_some(accepted);
+                conn.queue_payload(&payload);
+                let fin = conn.role().fin();
+                conn.queue_some(fin);
             }
             Script::CloseBeforeReady | Script::Mute | Script::CloseAfterReady => {}
         }

@@ -1,11 +1,15 @@
 //! Gateways in process, over loopback, with route tables made by hand.
 
+mod affinity;
+mod backends;
 mod drain;
+mod early;
 mod ends;
 mod fakes;
 mod memory;
 mod ports;
 mod probing;
+mod proxy;
 mod sites;
 mod vanish;
 

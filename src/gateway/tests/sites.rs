@@ -185,8 +185,18 @@ impl Site {
 
     /// Exports the service with these backends, to whom the rules say.
     pub(super) fn export(&mut self, backends: &[SocketAddr], allow: CallerRules) {
-        let backends: Vec<Backend> =
+        self.export_with(backends, |local| local.allow = allow);
+    }
+
+    /// Exports the service with these backends and what else is to be said.
+    pub(super) fn export_with(
+        &mut self,
+        backends: &[SocketAddr],
+        change: impl FnOnce(&mut LocalExport),
+    ) {
+        let mut backends: Vec<Backend> =
             backends.iter().map(|address| Backend { address: *address, hostname: None }).collect();
+        backends.sort();
         let ready = u32::try_from(backends.len()).unwrap();
         let export = Export {
             key: key(),
@@ -202,14 +212,16 @@ impl Site {
             settings: Settings::default(),
             endpoints: vec![],
         };
-        let local = LocalExport {
+        let mut local = LocalExport {
             export: Arc::new(export),
             clusters: ClusterRules::Any,
-            allow,
+            allow: CallerRules::default(),
+            most_streams: None,
             backends: [(port_key(), backends)].into(),
             slices: Vec::new(),
             problems: vec![],
         };
+        change(&mut local);
         self.table.local = Arc::new(LocalCatalog {
             revision: 1,
             synced: true,
@@ -221,10 +233,16 @@ impl Site {
 
     /// Knows a peer at an address, and its replica where given.
     pub(super) fn know(&mut self, peer: &str, address: SocketAddr, replica: Option<ReplicaId>) {
+        self.know_all(peer, &[(address, replica)]);
+    }
+
+    /// Knows a peer at several addresses.
+    pub(super) fn know_all(&mut self, peer: &str, at: &[(SocketAddr, Option<ReplicaId>)]) {
         let peer = ClusterId::parse(peer).unwrap();
-        let replicas = replica
-            .into_iter()
-            .map(|replica| ReplicaView {
+        let replicas = at
+            .iter()
+            .filter_map(|(address, replica)| Some((*address, (*replica)?)))
+            .map(|(address, replica)| ReplicaView {
                 target: Target { peer: peer.clone(), address, replica },
                 state: PeerState::Up,
                 since: clock::now(),
@@ -248,7 +266,7 @@ impl Site {
             sessions: 1,
             revision: 1,
             last_error: None,
-            addresses: vec![address],
+            addresses: at.iter().map(|(address, _)| *address).collect(),
         };
         self.table.peers.insert(peer, status);
         self.publish();
@@ -285,6 +303,19 @@ impl Site {
         route.vips = vec![self.vip.ip()];
         route.ports = vec![PortRoute { spec: spec(), candidates, by_weight: false }];
         self.put(route);
+    }
+
+    /// Changes the route to the service.
+    pub(super) fn change_route(&mut self, change: impl FnOnce(&mut Route)) {
+        let mut route = Route::clone(&self.table.services[&key()]);
+        change(&mut route);
+        self.put(route);
+    }
+
+    /// Waits until a spare to that peer is at hand.
+    pub(super) async fn stocked(&self, peer: &str) {
+        let peer = ClusterId::parse(peer).unwrap();
+        super::until(|| self.gateway.shared.pool.stock(&peer).idle > 0).await;
     }
 
     fn put(&mut self, route: Route) {

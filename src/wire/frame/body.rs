@@ -56,6 +56,8 @@ pub struct Open {
     pub trace: [u8; 16],
     /// How long the opener still waits, in milliseconds; 0 is not said.
     pub deadline_ms: u32,
+    /// Whether payload follows at once, before the `REPLY` ([`MAX_EARLY`](super::MAX_EARLY)).
+    pub early: bool,
 }
 
 /// What became of an `OPEN`.
@@ -179,6 +181,8 @@ struct OpenBody {
     trace: Vec<u8>,
     #[prost(uint32, tag = "11")]
     deadline_ms: u32,
+    #[prost(bool, tag = "12")]
+    early: bool,
 }
 
 fn append(body: &impl Message, out: &mut Vec<u8>) {
@@ -290,6 +294,7 @@ impl Open {
             service_account: self.client.service_account.as_deref().and_then(account),
             trace: self.trace.to_vec(),
             deadline_ms: self.deadline_ms,
+            early: self.early,
             ..OpenBody::default()
         };
         self.asked.fill(&mut body);
@@ -316,6 +321,7 @@ impl Open {
             },
             trace: body.trace.try_into().unwrap_or_default(),
             deadline_ms: body.deadline_ms,
+            early: body.early,
         })
     }
 }

@@ -24,6 +24,9 @@ use thiserror::Error;
 pub const HEADER_OCTETS: usize = 4;
 /// Most payload octets in one frame: with its word exactly four TLS records of 16 KiB.
 pub const MAX_PAYLOAD: usize = 4 * 16_384 - HEADER_OCTETS;
+/// Most payload octets that an opener may send before the `REPLY`, where its `OPEN` says that it
+/// does: one TLS record.
+pub const MAX_EARLY: usize = 16_384 - HEADER_OCTETS;
 /// Most octets in the body of a control frame.
 pub const MAX_BODY: usize = 4 * 1024;
 /// Unknown kinds from here on are skipped, so that later versions can add some.

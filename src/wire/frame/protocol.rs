@@ -260,11 +260,13 @@ pub enum AcceptorEvent {
 pub struct Acceptor {
     state: State,
     stream: u64,
+    /// The current `OPEN` said that payload comes before its `REPLY`.
+    early: bool,
 }
 
 impl Default for Acceptor {
     fn default() -> Self {
-        Self { state: State::Idle, stream: 0 }
+        Self { state: State::Idle, stream: 0, early: false }
     }
 }
 
@@ -304,9 +306,12 @@ impl Acceptor {
         reset(&mut self.state, self.stream)
     }
 
-    /// What a received payload frame is.
+    /// What a received payload frame is. How much comes before the `REPLY` is for the caller to
+    /// limit.
     pub fn on_payload(&self) -> Result<Payload, Illegal> {
-        // Payload before `REPLY` would be early data, which nobody has offered.
+        if self.state == State::Opening && self.early {
+            return Ok(Payload::Deliver);
+        }
         let earlier = self.stream > 0 && self.state != State::Opening;
         on_payload(self.state, earlier)
     }
@@ -339,6 +344,7 @@ impl Acceptor {
             State::Closing => Some(AcceptorEvent::Stale),
             State::Idle if open.stream > self.stream => {
                 self.stream = open.stream;
+                self.early = open.early;
                 self.state = State::Opening;
                 Some(AcceptorEvent::Open(Box::new(open)))
             }

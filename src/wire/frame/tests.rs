@@ -16,6 +16,7 @@ fn open(stream: u64) -> Open {
         client: Client::default(),
         trace: [7; 16],
         deadline_ms: 5_000,
+        early: false,
     }
 }
 
@@ -60,6 +61,7 @@ prop_compose! {
         account in proptest::option::of(arb_label()),
         trace: [u8; 16],
         deadline_ms: u32,
+        early: bool,
     ) -> Open {
         let key = ServiceKey::parse(&format!("{namespace}/{name}")).unwrap();
         let asked = match which {
@@ -72,7 +74,7 @@ prop_compose! {
             namespace: account.clone().map(Into::into),
             service_account: account.map(Into::into),
         };
-        Open { stream, asked, hops, client, trace, deadline_ms }
+        Open { stream, asked, hops, client, trace, deadline_ms, early }
     }
 }
 
@@ -235,6 +237,18 @@ fn the_acceptor_refuses_what_its_state_does_not_allow() {
 }
 
 #[test]
+fn the_acceptor_takes_early_data_only_where_it_is_announced() {
+    let mut acceptor = Acceptor::default();
+    assert!(acceptor.on_control(Control::Open(Open { early: true, ..open(1) })).is_ok());
+    assert_eq!(acceptor.on_payload(), Ok(Payload::Deliver));
+    assert!(acceptor.on_control(Control::Fin).is_err(), "a FIN waits for the REPLY");
+    assert!(acceptor.reply(Verdict::NoEndpoint).is_some());
+    assert_eq!(acceptor.on_payload(), Ok(Payload::Discard), "it crossed the refusal");
+    assert!(acceptor.on_control(Control::Open(open(2))).is_ok());
+    assert!(acceptor.on_payload().is_err(), "it was announced for stream 1");
+}
+
+#[test]
 fn a_cancel_that_crosses_an_acceptance_waits_for_the_reset() {
     let mut opener = Opener::default();
     opener.on_control(&ready()).unwrap();
@@ -282,10 +296,16 @@ impl Model {
 
     fn opener_acts(&mut self, action: u8) {
         let frame = match action {
-            0 | 1 => self.opener.open().map(|stream| {
-                self.asked = stream;
-                Control::Open(open(stream))
-            }),
+            0 | 1 => {
+                if let Some(stream) = self.opener.open() {
+                    self.asked = stream;
+                    let early = action == 1;
+                    let open = Control::Open(Open { early, ..open(stream) });
+                    self.to_acceptor.push_back(Item::Control(open));
+                    self.to_acceptor.extend(early.then_some(Item::Payload(stream)));
+                }
+                None
+            }
             2 => self.opener.cancel(),
             3 => self.opener.fin(),
             4 => self.opener.reset(),
