@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::settings;
-use crate::catalog::{Backend, CallerRules, ClusterRules, Export, LocalExport};
+use crate::catalog::{Backend, CallerRules, ClusterRules, Export, LocalExport, Steer};
 use crate::kubernetes::{ClusterView, GatewayMember, SecretData};
 use crate::model::{ClusterId, PeerAddress, PortKey, PortNumber, Protocol, ReplicaId, ServiceKey};
 use crate::objects::PortBook;
@@ -40,6 +40,8 @@ struct SavedExport {
     export: Arc<Export>,
     clusters: ClusterRules,
     allow: CallerRules,
+    #[serde(default)]
+    steer: Steer,
     backends: Vec<(PortKey, Vec<Backend>)>,
 }
 
@@ -63,6 +65,7 @@ impl SavedCluster {
             export: Arc::clone(&local.export),
             clusters: local.clusters.clone(),
             allow: local.allow.clone(),
+            steer: local.steer,
             backends: local.backends.iter().map(|(port, all)| (*port, all.clone())).collect(),
         };
         let ports = facts
@@ -86,6 +89,7 @@ impl SavedCluster {
                 export: saved.export,
                 clusters: saved.clusters,
                 allow: saved.allow,
+                steer: saved.steer,
                 backends: saved.backends.into_iter().collect(),
                 slices: Vec::new(),
                 problems: Vec::new(),

@@ -73,6 +73,7 @@ fn inputs(config: &Config, store: &Store, peers: &[PeerConfig], local: LocalCata
         peers: peers.iter().map(|peer| (peer.cluster.clone(), restored(&peer.cluster))).collect(),
         vips: BTreeMap::new(),
         ports: Arc::default(),
+        drains: Arc::default(),
     }
 }
 

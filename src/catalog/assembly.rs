@@ -197,7 +197,8 @@ fn build(
     wanted: &ExportObject,
     slices: &[&Arc<SliceObject>],
 ) -> LocalExport {
-    let Wishes { settings, clusters, allow, mut problems } = parse_settings(&wanted.settings);
+    let Wishes { settings, clusters, allow, steer, mut problems } =
+        parse_settings(&wanted.settings);
     let labels = without_reserved(&wanted.exported_labels, "exportedLabels", &mut problems);
     let annotations =
         without_reserved(&wanted.exported_annotations, "exportedAnnotations", &mut problems);
@@ -229,7 +230,7 @@ fn build(
         endpoints,
     };
     let slices = slices.iter().map(|slice| Arc::clone(slice)).collect();
-    LocalExport { export: Arc::new(export), clusters, allow, backends, slices, problems }
+    LocalExport { export: Arc::new(export), clusters, allow, steer, backends, slices, problems }
 }
 
 /// What may travel of exported labels or annotations; the rest is named in one problem.

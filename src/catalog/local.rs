@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::assembly::NotExported;
 use super::export::Export;
 use super::object::SliceObject;
-use super::settings::{CallerRules, ClusterRules};
+use super::settings::{CallerRules, ClusterRules, Steer};
 use crate::model::{HostLabel, PortKey, ServiceKey};
 
 /// One local endpoint behind one port: where inbound and local traffic is dialled.
@@ -39,6 +39,8 @@ pub struct LocalExport {
     pub clusters: ClusterRules,
     /// Who may call.
     pub allow: CallerRules,
+    /// What its annotations ask about its share.
+    pub steer: Steer,
     /// Ready backends by Service port, ascending and without duplicates.
     pub backends: BTreeMap<PortKey, Vec<Backend>>,
     /// The slices behind it, by name: what the own cluster's objects are copied from.

@@ -11,7 +11,7 @@ use super::*;
 use crate::catalog::{
     Backend, CallerRules, ClusterRules, DnsMode, Export, ExportedEndpoint, ExportedPort, Fence,
     IpFamily, LocalCatalog, LocalExport, PeerCatalog, Policy, ServiceType, SessionAffinity,
-    Settings, Weight,
+    Settings, Share, Steer, Weight,
 };
 use crate::health::{Pace, PeerState, PeerView, ReplicaView, Target};
 use crate::model::{
@@ -87,6 +87,7 @@ impl World {
             peers: BTreeMap::new(),
             vips: BTreeMap::from([(web(), vec![IpAddr::from([127, 64, 0, 1])])]),
             ports: Arc::default(),
+            drains: Arc::default(),
         };
         Self { inputs, now }
     }
@@ -102,6 +103,7 @@ impl World {
             export: Arc::new(export(&[(80, ready)], 5, settings)),
             clusters: ClusterRules::Any,
             allow: CallerRules::default(),
+            steer: Steer::default(),
             backends: BTreeMap::from([(port(80), backends)]),
             slices: Vec::new(),
             problems: Vec::new(),

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::catalog::{
     Backend, CallerRules, ClusterRules, Export, ExportedPort, LocalCatalog, LocalExport,
-    ServiceType, SessionAffinity, Settings,
+    ServiceType, SessionAffinity, Settings, Steer,
 };
 use crate::clock;
 use crate::drain::{self, Trigger};
@@ -206,6 +206,7 @@ impl Site {
             export: Arc::new(export),
             clusters: ClusterRules::Any,
             allow,
+            steer: Steer::default(),
             backends: [(port_key(), backends)].into(),
             slices: Vec::new(),
             problems: vec![],
