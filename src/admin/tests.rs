@@ -8,13 +8,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::json::{CandidateJson, PeerJson, PortJson, ServiceJson, SourceJson, StateJson};
+use super::json::{
+    CandidateJson, DrainJson, PeerJson, PortJson, ServiceJson, SourceJson, StateJson,
+};
 use super::*;
 use crate::catalog::ServiceType;
 use crate::drain::{self, Phase};
 use crate::health::PeerState;
 use crate::model::{ClusterId, DnsName, Namespace, PortNumber, Protocol, ServiceName};
-use crate::routes::Reason;
+use crate::routes::{By, Reason};
 use crate::telemetry::counter;
 use crate::testing::table::import;
 
@@ -41,6 +43,7 @@ fn web() -> ServiceJson {
             state: PeerState::Up,
             rtt_ms: Some(20.25),
             weight: 100,
+            share: 1.0,
             usable: true,
             reason: Reason::Nearest,
             since: 1.5,
@@ -79,6 +82,7 @@ impl View for Fixed {
                 last_error: None,
             }],
             services: vec![web()],
+            drains: self.drains(),
         }
     }
 
@@ -87,6 +91,17 @@ impl View for Fixed {
         let namespace = Namespace::parse(namespace).map_err(|error| error.to_string())?;
         let name = ServiceName::parse(name).map_err(|error| error.to_string())?;
         Ok(ServiceKey::new(namespace, name))
+    }
+
+    fn drains(&self) -> Vec<DrainJson> {
+        vec![DrainJson {
+            name: "oregon".to_owned(),
+            by: By::Command,
+            until: "2026-05-04T10:00:00Z".to_owned(),
+            over_seconds: 600.0,
+            share: 0.43,
+            connections: 7,
+        }]
     }
 
     fn explain(&self, asked: &ServiceKey) -> Option<ServiceJson> {
@@ -112,7 +127,7 @@ impl Port {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let config = Config { listen: any, probes: Some(any) };
         let shown: Arc<dyn View> = Arc::clone(&view) as _;
-        let server = Server::bind(config, shown, registry.clone()).unwrap();
+        let server = Server::bind(config, shown, None, registry.clone()).unwrap();
         let (address, probes) = (server.local_addr(), server.probes_addr().unwrap());
         let (trigger, watch) = drain::channel();
         let mut tasks = JoinSet::new();
@@ -159,9 +174,10 @@ async fn the_state_and_a_service_are_the_json_of_the_interface() {
     assert!(head.contains("cache-control: no-store"), "{head}");
     assert_eq!(serde_json::from_str::<StateJson>(&body).unwrap(), port.view.state());
 
-    let service = r#"{"namespace":"shop","name":"web","type":"ClusterSetIP","ips":["127.64.0.1"],"ports":[{"port":80,"protocol":"TCP"}],"dns":["127.64.0.1"],"candidates":[{"cluster":"oregon","rank":1,"state":"up","rttMs":20.25,"weight":100,"usable":true,"reason":"nearest","since":1.5}]}"#;
+    let service = r#"{"namespace":"shop","name":"web","type":"ClusterSetIP","ips":["127.64.0.1"],"ports":[{"port":80,"protocol":"TCP"}],"dns":["127.64.0.1"],"candidates":[{"cluster":"oregon","rank":1,"state":"up","rttMs":20.25,"weight":100,"share":1.0,"usable":true,"reason":"nearest","since":1.5}]}"#;
+    let drain = r#"{"name":"oregon","by":"command","until":"2026-05-04T10:00:00Z","overSeconds":600.0,"share":0.43,"connections":7}"#;
     let whole = format!(
-        r#"{{"cluster":"paris","clusterset":"clusterset.local","version":"1","revision":7,"source":{{"kind":"files","synced":true,"ageSeconds":0.5,"error":null}},"peers":[{{"cluster":"oregon","state":"up","rttMs":20.0,"lossPercent":0.0,"sessions":1,"revision":3,"lastError":null}}],"services":[{service}]}}"#
+        r#"{{"cluster":"paris","clusterset":"clusterset.local","version":"1","revision":7,"source":{{"kind":"files","synced":true,"ageSeconds":0.5,"error":null}},"peers":[{{"cluster":"oregon","state":"up","rttMs":20.0,"lossPercent":0.0,"sessions":1,"revision":3,"lastError":null}}],"services":[{service}],"drains":[{drain}]}}"#
     );
     assert_eq!(body, whole);
     let (status, _, body) = port.get("/explain?name=web.shop").await;
@@ -330,10 +346,11 @@ async fn a_port_in_use_refuses_to_start_with_the_field_s_name() {
     let port = Port::open();
     let view: Arc<dyn View> = Arc::clone(&port.view) as _;
     let config = Config { listen: port.address, probes: None };
-    let error = Server::bind(config, Arc::clone(&view), Registry::new()).unwrap_err().to_string();
+    let error =
+        Server::bind(config, Arc::clone(&view), None, Registry::new()).unwrap_err().to_string();
     assert!(error.contains("admin.listen"), "{error}");
     let any = "127.0.0.1:0".parse().unwrap();
     let config = Config { listen: any, probes: Some(port.address) };
-    let error = Server::bind(config, view, Registry::new()).unwrap_err().to_string();
+    let error = Server::bind(config, view, None, Registry::new()).unwrap_err().to_string();
     assert!(error.contains("admin.probes"), "{error}");
 }

@@ -12,7 +12,9 @@ use tokio::sync::watch;
 use super::settings;
 use crate::catalog::{Backend, CallerRules, ClusterRules, Export, LocalExport, Steer};
 use crate::kubernetes::{ClusterView, GatewayMember, SecretData};
-use crate::model::{ClusterId, PeerAddress, PortKey, PortNumber, Protocol, ReplicaId, ServiceKey};
+use crate::model::{
+    ClusterId, Drain, PeerAddress, PortKey, PortNumber, Protocol, ReplicaId, ServiceKey,
+};
 use crate::objects::PortBook;
 use crate::peering::{PeerConfig, Presence};
 use crate::routes::GatewayPorts;
@@ -31,6 +33,8 @@ pub(super) struct ClusterFacts {
     pub(super) peers: Vec<PeerConfig>,
     /// The authorities that they pin, PEM.
     pub(super) bundles: BTreeMap<ClusterId, Arc<str>>,
+    /// The drains that they ask for.
+    pub(super) drains: BTreeMap<ClusterId, Drain>,
 }
 
 /// One own export as it was last known. Slices stay behind: they are of use only to a writer,
@@ -53,6 +57,8 @@ pub(super) struct SavedCluster {
     ports: Vec<(Protocol, PortNumber, ServiceKey, PortKey)>,
     peers: Vec<PeerConfig>,
     bundles: BTreeMap<ClusterId, Arc<str>>,
+    #[serde(default)]
+    drains: BTreeMap<ClusterId, Drain>,
 }
 
 /// The own exports by name.
@@ -78,6 +84,7 @@ impl SavedCluster {
             ports: ports.collect(),
             peers: facts.peers.clone(),
             bundles: facts.bundles.clone(),
+            drains: facts.drains.clone(),
         }
     }
 
@@ -103,6 +110,7 @@ impl SavedCluster {
             ports: Arc::new(ports.collect()),
             peers: self.peers,
             bundles: self.bundles,
+            drains: self.drains,
         };
         (self.exports.into_iter().map(restored).collect(), facts)
     }
@@ -238,6 +246,7 @@ impl ClusterFacts {
             ports,
             peers: settings::kubernetes::peers_of_objects(&view.peers),
             bundles: settings::kubernetes::supply(None, &view.peers).peers,
+            drains: settings::kubernetes::drains_of_objects(&view.peers),
         }
     }
 }

@@ -168,8 +168,16 @@ impl Shared {
         let Some(backends) = backends else { return Tried::Refused(Verdict::NoEndpoint) };
         let is_allowed = |address| self.is_backend(&table, address);
         match backend::connect(backends, is_allowed, LOCAL_TRIES, LOCAL_TIME).await {
-            Ok(socket) => Tried::Local(socket),
-            Err(verdict) => Tried::Refused(verdict),
+            Ok(socket) => {
+                self.window.accepted(&wish.key);
+                Tried::Local(socket)
+            }
+            Err(verdict) => {
+                if verdict == Verdict::Overloaded {
+                    self.window.overloaded(&wish.key);
+                }
+                Tried::Refused(verdict)
+            }
         }
     }
 }

@@ -13,6 +13,7 @@
 //! Not here: what facts mean (`health`), the order of candidates (`routes`), UDP.
 
 mod allowance;
+mod answers;
 mod attempt;
 mod backend;
 mod bind;
@@ -148,6 +149,7 @@ struct Shared {
     streams: Arc<live::Streams>,
     allowances: allowance::Allowances,
     budget: memory::Budget,
+    window: answers::Window,
     clients: descriptors::Cap,
     peers: Arc<Semaphore>,
     /// The drain's deadline has passed for clients.
@@ -205,6 +207,7 @@ impl Gateway {
                 streams: Arc::default(),
                 allowances: allowance::Allowances::default(),
                 budget: memory::Budget::new(config.buffered_bytes),
+                window: answers::Window::default(),
                 peers: Arc::new(Semaphore::new(clients.most())),
                 clients,
                 forced: CancellationToken::new(),

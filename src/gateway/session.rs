@@ -147,6 +147,7 @@ impl Shared {
             Dialled::Backend(socket) => {
                 let accepted = conn.role().reply(Verdict::Accepted);
                 conn.queue_some(accepted);
+                self.window.accepted(&key);
                 self.carry_in(conn, socket, (key, port), &open, drain, begun).await
             }
             Dialled::Refused(verdict) => self.refuse(conn, &open, verdict, begun),
@@ -187,6 +188,9 @@ impl Shared {
         verdict: Verdict,
         begun: Instant,
     ) -> Option<Session> {
+        if let (Verdict::Overloaded, Asked::Port(key, _)) = (verdict, &open.asked) {
+            self.window.overloaded(key);
+        }
         let reply = conn.role().reply(verdict);
         conn.queue_some(reply);
         let ending = Ending::Refused(verdict);

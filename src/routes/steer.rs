@@ -103,6 +103,8 @@ pub struct Steering {
     less: BTreeMap<ServiceKey, Told>,
     /// Something was given since the last look.
     news: bool,
+    /// When time alone changes something.
+    due: Option<Instant>,
 }
 
 impl Steering {
@@ -125,10 +127,8 @@ impl Steering {
 
     /// When time alone will next change something.
     #[must_use]
-    pub fn next_wake(&self, now: Instant) -> Option<Instant> {
-        let ramps = self.in_force.values().filter_map(|of| of.ramp.next(now));
-        let followers = self.followers.values().filter_map(|follower| follower.next());
-        ramps.chain(followers).min()
+    pub fn next_wake(&self) -> Option<Instant> {
+        self.due
     }
 
     /// Puts the shares of this instant into the inputs. `wall_ms` is what the wall clock shows at
@@ -139,6 +139,10 @@ impl Steering {
         wall_ms: i64,
         now: Instant,
     ) -> Option<BTreeSet<ServiceKey>> {
+        let due = self.due.is_some_and(|due| now >= due);
+        if !self.news && !due {
+            return None;
+        }
         if std::mem::take(&mut self.news) {
             self.take_in(inputs, wall_ms, now);
         }
@@ -149,11 +153,13 @@ impl Steering {
             let wanted = inputs.local.exports.get(key).is_some_and(|of| of.steer.wanted.is_some());
             wanted || !follower.is_full() || self.orders.pressure.cap(key) != Share::FULL
         });
+        let ramps = self.in_force.values().filter_map(|of| of.ramp.next(now));
+        let followers = self.followers.values().filter_map(|follower| follower.next());
+        self.due = ramps.chain(followers).min();
         let mut dirty = self.steer_peers(inputs, now);
         let exports = self.steer_exports(inputs, now);
         let shown: Vec<Steered> = self.shown(now).collect();
-        let nothing = dirty.is_empty() && exports.is_empty() && *inputs.drains == shown;
-        if nothing {
+        if dirty.is_empty() && exports.is_empty() && *inputs.drains == shown {
             return None;
         }
         inputs.drains = Arc::new(shown);
