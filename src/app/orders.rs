@@ -11,7 +11,7 @@ use super::saved;
 use crate::admin::json;
 use crate::admin::order::{Change, DrainTaken, Order};
 use crate::gateway::Gateway;
-use crate::model::{Drain, ReplicaId};
+use crate::model::{Drain, ReplicaId, ServiceKey};
 use crate::routes::{By, Drained, Drains, Orders, Pressure, RouteTable, SharedTable, Steered};
 use crate::store::Store;
 use crate::{catalog, clock, drain};
@@ -80,7 +80,11 @@ impl Desk {
     /// Takes in a window of answers; whether another is to follow.
     fn take_window(&self) -> bool {
         let mut pressure = self.orders.borrow().pressure.clone();
-        pressure.window(&self.gateway.take_answers());
+        let table = self.table.load_full();
+        let share = |key: &ServiceKey| {
+            table.local_export(key).map(|local| local.export.settings.share).unwrap_or_default()
+        };
+        pressure.window(&self.gateway.take_answers(), share);
         let goes_on = !pressure.is_none();
         self.orders.send_if_modified(|orders| {
             let changed = orders.pressure != pressure;

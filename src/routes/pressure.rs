@@ -45,11 +45,16 @@ impl Pressure {
         self.0.keys()
     }
 
-    /// Takes in a window; services without an answer in it had no overload.
-    pub fn window(&mut self, answers: &BTreeMap<ServiceKey, Answers>) {
+    /// Takes in a window, in which each service took the `share` that is told; services without an
+    /// answer in it had no overload.
+    pub fn window(
+        &mut self,
+        answers: &BTreeMap<ServiceKey, Answers>,
+        share: impl Fn(&ServiceKey) -> Share,
+    ) {
         for (key, answers) in answers.iter().filter(|(_, answers)| answers.overloaded > 0) {
             let all = answers.accepted.saturating_add(answers.overloaded);
-            let now = u64::from(self.cap(key).percent());
+            let now = u64::from(share(key).percent());
             let served = now.saturating_mul(answers.accepted) / all;
             let served = u32::try_from(served).unwrap_or(LEAST).max(LEAST);
             self.0.insert(key.clone(), Share::new(served).unwrap_or_default());

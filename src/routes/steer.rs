@@ -309,3 +309,6 @@ fn by_endpoints(local: &LocalExport) -> Share {
     }
     Share::new((ready * 100 / wanted.get()).max(1)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

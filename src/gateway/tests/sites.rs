@@ -112,6 +112,7 @@ impl Site {
             cluster: name.clone(),
             services: std::collections::HashMap::new(),
             vips: BTreeMap::new(),
+            drains: Arc::default(),
             ports: Arc::default(),
             peers: BTreeMap::new(),
             local: Arc::new(LocalCatalog::default()),
