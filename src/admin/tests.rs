@@ -354,3 +354,82 @@ async fn a_port_in_use_refuses_to_start_with_the_field_s_name() {
     let error = Server::bind(config, view, None, Registry::new()).unwrap_err().to_string();
     assert!(error.contains("admin.probes"), "{error}");
 }
+
+/// A port that takes orders, and who carries them out.
+fn with_orders()
+-> (SocketAddr, tokio::sync::mpsc::Receiver<order::Order>, JoinSet<()>, drain::Trigger) {
+    let view: Arc<dyn View> = Arc::new(Fixed { ready: AtomicBool::new(true) });
+    let config = Config { listen: "127.0.0.1:0".parse().unwrap(), probes: None };
+    let (orders, asked) = tokio::sync::mpsc::channel(1);
+    let server = Server::bind(config, view, Some(orders), Registry::new()).unwrap();
+    let address = server.local_addr();
+    let (trigger, watch) = drain::channel();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { server.run(watch).await.unwrap() });
+    (address, asked, tasks, trigger)
+}
+
+async fn post(address: SocketAddr, headers: &str, body: &str) -> (u16, String) {
+    let length = body.len();
+    let request = format!(
+        "POST /drain HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
+    );
+    let (status, _, body) = ask(address, &request).await;
+    (status, body)
+}
+
+const JSON: &str = "content-type: application/json\r\n";
+
+#[tokio::test]
+async fn an_order_is_parsed_handed_on_and_answered() {
+    use crate::routes::Drained;
+    use order::{Change, DrainTaken};
+    let (address, mut asked, mut tasks, _trigger) = with_orders();
+    tasks.spawn(async move {
+        let ten = Change::Drain(Duration::from_mins(10));
+        let oregon = Drained::Cluster(ClusterId::parse("oregon").unwrap());
+        for wanted in [(oregon, ten), (Drained::Service(key()), Change::Undo)] {
+            let order = asked.recv().await.unwrap();
+            assert_eq!((order.of, order.change), wanted);
+            let cluster = ClusterId::parse("paris").unwrap();
+            let replica = "ff".to_owned();
+            let taken = DrainTaken { cluster, replica, drain: None, kept: true, note: None };
+            order.answer.send(Ok(taken)).unwrap();
+        }
+        let order = asked.recv().await.unwrap();
+        order.answer.send(Err("no such peer".to_owned())).unwrap();
+    });
+    let answer = r#"{"cluster":"paris","replica":"ff","drain":null,"kept":true,"note":null}"#;
+    let order = post(address, JSON, r#"{"name":"oregon","over":"10m"}"#).await;
+    assert_eq!(order, (200, answer.to_owned()));
+    let order = post(address, JSON, r#"{"name":"web.shop","undo":true}"#).await;
+    assert_eq!(order, (200, answer.to_owned()));
+    let (status, body) = post(address, JSON, r#"{"name":"tokyo"}"#).await;
+    assert_eq!((status, body.as_str()), (404, r#"{"error":"no such peer"}"#));
+}
+
+#[tokio::test]
+async fn what_is_no_order_of_ours_is_refused_in_a_way_that_teaches() {
+    let (address, mut asked, _tasks, _trigger) = with_orders();
+    let large = format!(r#"{{"name":"{}"}}"#, "x".repeat(5000));
+    let page = "content-type: application/json\r\norigin: http://evil.example\r\n";
+    for (headers, body, status, part) in [
+        ("", r#"{"name":"oregon"}"#, 415, "content-type"),
+        ("content-type: text/plain\r\n", r#"{"name":"oregon"}"#, 415, "content-type"),
+        (page, r#"{"name":"oregon"}"#, 415, "web pages"),
+        (JSON, large.as_str(), 413, "4096"),
+        (JSON, "", 400, "name"),
+        (JSON, "{}", 400, "missing field `name`"),
+        (JSON, r#"{"name":"oregon","overs":"1m"}"#, 400, "unknown field"),
+        (JSON, r#"{"name":"oregon","over":"soon"}"#, 400, "over: "),
+        (JSON, r#"{"name":"oregon","over":"25h"}"#, 400, "24h"),
+        (JSON, r#"{"name":"oregon","over":"1m","undo":true}"#, 400, "at once"),
+        (JSON, r#"{"name":"Oregon"}"#, 400, "neither a cluster"),
+        (JSON, r#"{"name":"web.shop:80"}"#, 400, "port"),
+    ] {
+        let (found, text) = post(address, headers, body).await;
+        assert_eq!(found, status, "{body}: {text}");
+        assert!(text.contains(part), "{body}: {text}");
+    }
+    assert!(asked.try_recv().is_err(), "none of them was handed on");
+}

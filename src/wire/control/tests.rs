@@ -42,7 +42,7 @@ fn record() -> ExportRecord {
             early_data: true,
             proxy_protocol: ProxyCode::V2.into(),
             local: LocalCode::Direct.into(),
-            share: Some(43),
+            share: None,
         }),
     }
 }
