@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::settings;
-use crate::catalog::{Backend, CallerRules, ClusterRules, Export, LocalExport, Steer};
+use crate::catalog::{Backend, CallerRules, ClusterRules, Export, LocalExport, Share, Steer};
 use crate::kubernetes::{ClusterView, GatewayMember, SecretData};
 use crate::model::{
     ClusterId, Drain, PeerAddress, PortKey, PortNumber, Protocol, ReplicaId, ServiceKey,
@@ -97,6 +97,7 @@ impl SavedCluster {
                 clusters: saved.clusters,
                 allow: saved.allow,
                 steer: saved.steer,
+                direct_share: Share::FULL,
                 backends: saved.backends.into_iter().collect(),
                 slices: Vec::new(),
                 problems: Vec::new(),

@@ -13,7 +13,7 @@ use super::object::{
     SourceEvent,
 };
 use super::reserved;
-use super::settings::DnsMode;
+use super::settings::{DnsMode, Share};
 use crate::model::{HostLabel, PortKey, PortSpec, ServiceKey};
 
 /// How many dropped label keys a problem names.
@@ -230,7 +230,16 @@ fn build(
         endpoints,
     };
     let slices = slices.iter().map(|slice| Arc::clone(slice)).collect();
-    LocalExport { export: Arc::new(export), clusters, allow, steer, backends, slices, problems }
+    LocalExport {
+        export: Arc::new(export),
+        clusters,
+        allow,
+        steer,
+        direct_share: Share::FULL,
+        backends,
+        slices,
+        problems,
+    }
 }
 
 /// What may travel of exported labels or annotations; the rest is named in one problem.

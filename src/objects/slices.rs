@@ -14,7 +14,7 @@ use super::observed::{GatewayPod, Observed, ObservedService, World};
 use super::ports::has_gateway;
 use super::slice::EndpointSlice;
 use crate::catalog::{
-    ExportedEndpoint, IpFamily, LocalExport, LocalMode, ServiceType, SliceEndpoint,
+    ExportedEndpoint, IpFamily, LocalExport, LocalMode, ServiceType, Share, SliceEndpoint,
 };
 use crate::model::{PortKey, PortNumber};
 use crate::routes::{Candidate, PortRoute, Route};
@@ -137,7 +137,8 @@ impl<'a> Sources<'a> {
         let direct = |local: &LocalExport| local.export.settings.local == LocalMode::Direct;
         // What is drawn by weight is drawn by the gateway, unless nobody else is in the draw. A
         // share as well: kube-proxy's is that of whole endpoints, and would leap with each.
-        let divided = port.by_weight || first.share < 1.0;
+        let direct_share = self.case.local.map_or(Share::FULL, |local| local.direct_share);
+        let divided = port.by_weight || direct_share != Share::FULL;
         let drawn = divided && usable().any(|other| !other.local && other.weight > 0);
         let local = first.local && !drawn && self.case.local.is_some_and(direct);
         if local { Way::Local } else { Way::Gateway }

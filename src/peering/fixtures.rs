@@ -106,6 +106,7 @@ pub(super) fn catalog(revision: u64, exports: Vec<(Export, ClusterRules)>) -> Lo
             clusters,
             allow: CallerRules::default(),
             steer: Steer::default(),
+            direct_share: Share::FULL,
             backends: BTreeMap::new(),
             slices: Vec::new(),
             problems: Vec::new(),

@@ -7,8 +7,8 @@
 //!
 //! Invariants: nothing moves without a reason to be seen in [`Steered`] or an annotation; along a
 //! ramp the share is that of its instant, and otherwise it moves by at most ten points a second,
-//! but for one without any backend, which takes nothing at once. Not here: who orders, disk, the
-//! order of candidates.
+//! but for one without any backend, which takes nothing at once. Pressure on gateways does not
+//! count for connections that pass none. Not here: who orders, disk, the order of candidates.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -77,6 +77,30 @@ pub struct Orders {
     pub pressure: Pressure,
 }
 
+/// What an export needs to leave to others.
+#[derive(Debug, Clone, Copy)]
+struct Need {
+    /// For want of endpoints.
+    endpoints: Follower,
+    /// For what was answered.
+    pressure: Follower,
+}
+
+/// What an export takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Takes {
+    /// Of all connections.
+    share: Share,
+    /// Of those that pass no gateway.
+    direct: Share,
+}
+
+impl Takes {
+    fn of(local: &LocalExport) -> Self {
+        Self { share: local.export.settings.share, direct: local.direct_share }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct InForce {
     by: By,
@@ -98,9 +122,11 @@ pub struct Steering {
     /// By annotation on a Peer.
     peers: BTreeMap<ClusterId, Drain>,
     in_force: BTreeMap<Drained, InForce>,
-    followers: BTreeMap<ServiceKey, Follower>,
+    needs: BTreeMap<ServiceKey, Need>,
     /// Exports that take less than all.
     less: BTreeMap<ServiceKey, Told>,
+    /// The exports at the last look.
+    seen: Option<Arc<LocalCatalog>>,
     /// Something was given since the last look.
     news: bool,
     /// When time alone changes something.
@@ -146,15 +172,15 @@ impl Steering {
         if std::mem::take(&mut self.news) {
             self.take_in(inputs, wall_ms, now);
         }
-        for follower in self.followers.values_mut() {
-            follower.advance(now);
-        }
-        self.followers.retain(|key, follower| {
+        self.needs.retain(|key, need| {
+            need.endpoints.advance(now);
+            need.pressure.advance(now);
             let wanted = inputs.local.exports.get(key).is_some_and(|of| of.steer.wanted.is_some());
-            wanted || !follower.is_full() || self.orders.pressure.cap(key) != Share::FULL
+            wanted || !need.endpoints.is_full() || !need.pressure.is_full()
         });
         let ramps = self.in_force.values().filter_map(|of| of.ramp.next(now));
-        let followers = self.followers.values().filter_map(|follower| follower.next());
+        let needs = self.needs.values().flat_map(|need| [need.endpoints, need.pressure]);
+        let followers = needs.filter_map(Follower::next);
         self.due = ramps.chain(followers).min();
         let mut dirty = self.steer_peers(inputs, now);
         let exports = self.steer_exports(inputs, now);
@@ -200,23 +226,26 @@ impl Steering {
 
     /// Where the shares of exports are to go, by their endpoints and by pressure.
     fn aim(&mut self, inputs: &Inputs, now: Instant) {
-        self.followers.retain(|key, _| inputs.local.exports.contains_key(key));
+        self.needs.retain(|key, _| inputs.local.exports.contains_key(key));
         let pressed = self.orders.pressure.services();
         let wanting = inputs.local.exports.iter().filter(|(_, of)| of.steer.wanted.is_some());
-        let known = self.followers.keys();
+        let known = self.needs.keys();
         let keys: BTreeSet<ServiceKey> =
             pressed.chain(wanting.map(|(key, _)| key)).chain(known).cloned().collect();
         for key in keys {
             let Some(local) = inputs.local.exports.get(&key) else { continue };
-            let target = match by_endpoints(local) {
-                Share::NONE => Share::NONE,
-                share => share.min(self.orders.pressure.cap(&key)),
-            };
-            // What has just begun to be looked at is where its endpoints say; only pressure is
-            // news of this moment.
-            let start = Follower::at(by_endpoints(local), now);
-            self.followers.entry(key).or_insert(start).aim(target, now);
+            let (bears, cap) = (by_endpoints(local), self.orders.pressure.cap(&key));
+            // What has just come is where its endpoints say; for others any need is news.
+            let known = self.seen.as_ref().is_some_and(|seen| seen.exports.contains_key(&key));
+            let start = if known { Share::FULL } else { bears };
+            let need = self.needs.entry(key).or_insert_with(|| Need {
+                endpoints: Follower::at(start, now),
+                pressure: Follower::at(Share::FULL, now),
+            });
+            need.endpoints.aim(bears, now);
+            need.pressure.aim(cap, now);
         }
+        self.seen = Some(Arc::clone(&inputs.local));
     }
 
     /// The shares of peers as we import from them.
@@ -235,13 +264,17 @@ impl Steering {
     /// The shares of what we export, in a catalog of a new revision where one changed.
     fn steer_exports(&mut self, inputs: &mut Inputs, now: Instant) -> BTreeSet<ServiceKey> {
         let own = self.ramped(&Drained::Cluster(inputs.cluster.clone()), now);
-        let share = |key: &ServiceKey| {
-            let by_need = self.followers.get(key).map_or(Share::FULL, |of| of.share());
-            own.of(self.ramped(&Drained::Service(key.clone()), now)).of(by_need)
+        let takes = |key: &ServiceKey| {
+            let drained = own.of(self.ramped(&Drained::Service(key.clone()), now));
+            let need = self.needs.get(key);
+            let endpoints = need.map_or(Share::FULL, |need| need.endpoints.share());
+            // Together they move no faster than each.
+            let all = need.map_or(Share::FULL, |need| need.pressure.share()).min(endpoints);
+            Takes { share: drained.of(all), direct: drained.of(endpoints) }
         };
         let differs = |(key, local): (&ServiceKey, &Arc<LocalExport>)| {
-            let share = share(key);
-            (local.export.settings.share != share).then(|| (key.clone(), share))
+            let takes = takes(key);
+            (Takes::of(local) != takes).then(|| (key.clone(), takes))
         };
         let changed: Vec<_> = inputs.local.exports.iter().filter_map(differs).collect();
         if changed.is_empty() {
@@ -249,9 +282,9 @@ impl Steering {
         }
         let mut exports = inputs.local.exports.clone();
         let mut dirty = BTreeSet::new();
-        for (key, share) in changed {
+        for (key, takes) in changed {
             let Some(local) = exports.get_mut(&key) else { continue };
-            let (steered, news) = self.told(&key, local, share);
+            let (steered, news) = self.told(&key, local, takes);
             *local = steered;
             if news {
                 dirty.insert(key);
@@ -264,13 +297,13 @@ impl Steering {
         dirty
     }
 
-    /// The export with its share, and whether that is news. What was told before stays at its
+    /// The export with what it takes, and whether that is news. What was told before stays at its
     /// place, so that whoever compares by pointer sees no change.
     fn told(
         &mut self,
         key: &ServiceKey,
         of: &Arc<LocalExport>,
-        share: Share,
+        takes: Takes,
     ) -> (Arc<LocalExport>, bool) {
         let known = self.less.get(key);
         let given = match known {
@@ -279,16 +312,18 @@ impl Steering {
         };
         if let Some(known) = known
             && Arc::ptr_eq(&given, &known.given)
-            && known.told.export.settings.share == share
+            && Takes::of(&known.told) == takes
         {
             return (Arc::clone(&known.told), false);
         }
-        if given.export.settings.share == share {
+        if Takes::of(&given) == takes {
             return (given, true);
         }
         let mut export = Export::clone(&given.export);
-        export.settings.share = share;
-        let told = Arc::new(LocalExport { export: Arc::new(export), ..LocalExport::clone(&given) });
+        export.settings.share = takes.share;
+        let mut told = LocalExport { export: Arc::new(export), ..LocalExport::clone(&given) };
+        told.direct_share = takes.direct;
+        let told = Arc::new(told);
         self.less.insert(key.clone(), Told { given, told: Arc::clone(&told) });
         (told, true)
     }

@@ -11,7 +11,7 @@ use super::*;
 use crate::catalog::{
     Backend, CallerRules, ClusterRules, DnsMode, Export, ExportedEndpoint, ExportedPort, Fence,
     IpFamily, LocalCatalog, LocalExport, PeerCatalog, Policy, ServiceType, SessionAffinity,
-    Settings, Steer, Weight,
+    Settings, Share, Steer, Weight,
 };
 use crate::health::{Pace, PeerState, PeerView, ReplicaView, Target};
 use crate::model::{
@@ -104,6 +104,7 @@ impl World {
             clusters: ClusterRules::Any,
             allow: CallerRules::default(),
             steer: Steer::default(),
+            direct_share: Share::FULL,
             backends: BTreeMap::from([(port(80), backends)]),
             slices: Vec::new(),
             problems: Vec::new(),

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::catalog::{
     Backend, CallerRules, ClusterRules, Export, ExportedPort, LocalCatalog, LocalExport,
-    ServiceType, SessionAffinity, Settings, Steer,
+    ServiceType, SessionAffinity, Settings, Share, Steer,
 };
 use crate::clock;
 use crate::drain::{self, Trigger};
@@ -208,6 +208,7 @@ impl Site {
             clusters: ClusterRules::Any,
             allow,
             steer: Steer::default(),
+            direct_share: Share::FULL,
             backends: [(port_key(), backends)].into(),
             slices: Vec::new(),
             problems: vec![],

@@ -245,6 +245,17 @@ fn fewer_backends_than_wanted_spill_over_without_a_cliff() {
 }
 
 #[test]
+fn a_wish_for_more_backends_is_no_cliff_either() {
+    let mut scene = Scene::new(pair());
+    scene.at(secs(1));
+    scene.change(|local| local.steer.wanted = NonZeroU32::new(4));
+    scene.at(secs(2));
+    assert_eq!(scene.own_share().percent(), 90);
+    scene.at(secs(20));
+    assert_eq!(scene.own_share().percent(), 25);
+}
+
+#[test]
 fn policy_local_lets_a_share_leave() {
     let local = Settings { policy: crate::catalog::Policy::Local, ..Settings::default() };
     let up = crate::health::PeerState::Up;
@@ -254,6 +265,19 @@ fn policy_local_lets_a_share_leave() {
     scene.change(|local| local.steer.wanted = NonZeroU32::new(2));
     scene.at(secs(1));
     assert_eq!(scene.world.order(), ["paris:local", "oregon:nearest"]);
+}
+
+#[test]
+fn pressure_does_not_count_where_no_gateway_is_passed() {
+    let mut scene = Scene::new(pair());
+    scene.at(Duration::ZERO);
+    scene.press(Answers { accepted: 1, overloaded: 1 });
+    scene.at(secs(2));
+    let local = &scene.world.inputs.local.exports[&web()];
+    assert_eq!((Takes::of(local).share.percent(), local.direct_share), (80, Share::FULL));
+    scene.order(Drained::Service(web()), Duration::ZERO);
+    scene.at(secs(3));
+    assert_eq!(scene.world.inputs.local.exports[&web()].direct_share, Share::NONE);
 }
 
 #[test]
