@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use portolan::admin::order::DrainAsk;
 use portolan::args::{AskArgs, Cli, Command, DemoArgs, DemoFormat, TrustCommand, pod};
 use portolan::commands::client::Admin;
-use portolan::commands::{Exit, ask, check, complain, run, trust};
+use portolan::commands::{Exit, ask, check, complain, drain, run, trust};
 use portolan::config::Config;
 use portolan::demo;
 
@@ -55,6 +56,15 @@ async fn dispatch(command: Command) -> Exit {
             Ok(agents) => ask::explain(&agents, &args.name, args.ask.output).await,
             Err(exit) => exit,
         },
+        Command::Drain(args) => {
+            let over = args.over.map(|time| humantime::format_duration(time).to_string());
+            let order = DrainAsk { name: args.name, over, undo: args.undo };
+            let stay = if args.wait { drain::Stay::UntilDone } else { drain::Stay::IfWatched };
+            match agents(&args.ask) {
+                Ok(agents) => drain::drain(&agents, &order, stay, args.ask.output).await,
+                Err(exit) => exit,
+            }
+        }
         Command::Get(args) => match agents(&args.ask) {
             Ok(agents) => ask::get(&agents, args.listing, args.ask.output).await,
             Err(exit) => exit,

@@ -5,13 +5,17 @@ mod site;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use portolan::admin::json::ServiceJson;
+use portolan::admin::order::DrainAsk;
+use portolan::clock;
+use portolan::routes::{By, Reason};
 use portolan::testing::kube::Verb;
 use portolan::testing::{Backend, PATIENCE, dns_query};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use site::Site;
+use site::{Replica, Site};
 
 /// The name of the service that is exported.
 const NAME: &str = "web.shop.svc.clusterset.local";
@@ -183,4 +187,71 @@ async fn a_leader_that_has_not_heard_a_peer_takes_nothing_of_it_away() {
         withdrawn.iter().filter(|request| request.verb == Verb::Delete).collect();
     assert!(withdrawn.is_empty(), "{withdrawn:?}");
     assert!(paris.api.has("serviceimports", "shop/web"));
+}
+
+/// Waits until clients of that cluster are led there.
+async fn leads_to(site: &Site, place: impl Fn(&SocketAddr) -> bool) -> SocketAddr {
+    let found = |slices: &[Value]| {
+        let led = derived(&site.api.list("services")).map(|name| endpoints(slices, &name));
+        led.filter(|led| led.len() == 1 && led.iter().all(&place))
+    };
+    let slices = site.api.await_list("endpointslices", |slices| found(slices).is_some()).await;
+    found(&slices).expect("just seen")[0]
+}
+
+/// Orders a drain of `web.shop`, or takes it back, and waits until an importer has heard of it.
+async fn order(at: &Replica, importer: &Replica, undo: bool) {
+    let ask = DrainAsk { name: "web.shop".to_owned(), over: None, undo };
+    let began = clock::now();
+    let taken = at.agent.admin.drain(&ask).await.expect("it is taken");
+    assert!(taken.kept && taken.drain.is_some() != undo, "{taken:?}");
+    let heard = |service: &ServiceJson| {
+        let mut candidates = service.candidates.iter();
+        let paris = candidates.find(|candidate| candidate.cluster.as_str() == "paris");
+        paris.is_some_and(|paris| (paris.reason == Reason::Draining) != undo)
+    };
+    importer.agent.until("web.shop", heard).await;
+    let took = clock::now() - began;
+    assert!(took <= Duration::from_secs(2), "undo {undo}: the importer heard it after {took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn o12_a_service_is_drained_and_taken_back_also_without_the_api_server() {
+    let (mut paris, mut oregon, _web) = two(5).await;
+    let own = Backend::naming(paris.host(9), "paris").await;
+    paris.api.export("shop/web", 80, own.address.port(), &[own.address.ip()]);
+    let here = paris.start(1).await;
+    let there = oregon.start(1).await;
+    here.agent.peers_up().await;
+    leads_to(&paris, |place| *place == own.address).await;
+
+    order(&here, &there, false).await;
+    let gateway = leads_to(&paris, |place| place.ip() == here.host).await;
+    assert_eq!(answer(gateway).await, "oregon");
+    order(&here, &there, true).await;
+    leads_to(&paris, |place| *place == own.address).await;
+
+    paris.api.stop().await;
+    oregon.api.stop().await;
+    order(&here, &there, false).await;
+    assert_eq!(answer(gateway).await, "oregon");
+    order(&here, &there, true).await;
+    assert_eq!(answer(gateway).await, "paris");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_annotation_on_a_peer_drains_it_until_it_is_removed() {
+    let (mut paris, mut oregon, _web) = two(6).await;
+    let here = paris.start(1).await;
+    let _there = oregon.start(1).await;
+    here.agent.led_by("web.shop", "oregon").await;
+    paris.peer_with(&oregon, &json!({ "portolan.dev/drain": "2026-05-04T10:00:00Z,10m" }));
+    let drained = |service: &ServiceJson| service.candidates[0].reason == Reason::Draining;
+    let service = here.agent.until("web.shop", drained).await;
+    assert!(service.candidates[0].usable, "nobody else can");
+    assert_eq!(here.agent.state().await.drains[0].by, By::Annotation);
+    // What cannot be understood costs the drain, never the peer.
+    paris.peer_with(&oregon, &json!({ "portolan.dev/drain": "soon" }));
+    here.agent.until("web.shop", |service| !drained(service)).await;
+    assert!(here.agent.state().await.drains.is_empty());
 }

@@ -85,9 +85,14 @@ impl Site {
 
     /// Knows another cluster by a Peer object.
     pub(super) fn peer(&self, other: &Self) {
+        self.peer_with(other, &json!({}));
+    }
+
+    /// With annotations.
+    pub(super) fn peer_with(&self, other: &Self, annotations: &Value) {
         self.api.put(json!({
             "apiVersion": "portolan.dev/v1alpha1", "kind": "Peer",
-            "metadata": { "name": other.name },
+            "metadata": { "name": other.name, "annotations": annotations },
             "spec": {
                 "addresses": [format!("{}:8443", other.host(1))],
                 "bundle": other.bundle(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Query, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -14,18 +14,27 @@ use serde::{Deserialize, Serialize};
 
 use super::View;
 use super::json::ErrorJson;
+use super::order::{self, Orders};
+
+/// The one path that takes orders.
+const DRAIN: &str = "/drain";
 
 /// What every answer is made of.
 #[derive(Clone)]
 pub(super) struct Source {
     pub(super) view: Arc<dyn View>,
     pub(super) registry: Registry,
+    /// Who carries orders out; none are taken where there is nobody.
+    pub(super) orders: Option<Orders>,
 }
 
 /// The paths of the whole admin port.
 pub(super) fn everything(source: Source) -> Router {
-    let paths = probes_paths().route("/state", get(state)).route("/explain", get(explain));
-    finish(paths, source, "/livez, /readyz, /metrics, /state and /explain?name=web.shop")
+    let paths = probes_paths()
+        .route("/state", get(state))
+        .route("/explain", get(explain))
+        .route(DRAIN, get(order::drains).post(order::drain));
+    finish(paths, source, "/livez, /readyz, /metrics, /state, /drain and /explain?name=web.shop")
 }
 
 /// The paths of the second listener.
@@ -45,7 +54,7 @@ fn finish(paths: Router<Source>, source: Source, there_are: &'static str) -> Rou
         (StatusCode::NOT_FOUND, format!("no such path; there are {there_are}\n"))
     };
     let wrong_method = || async {
-        let text = "only GET is answered: this port shows, it changes nothing\n";
+        let text = "only GET is answered, and POST at /drain\n";
         (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")], text)
     };
     paths
@@ -55,12 +64,13 @@ fn finish(paths: Router<Source>, source: Source, there_are: &'static str) -> Rou
         .with_state(source)
 }
 
-/// Bodies are refused before they are read; answers are never cached or sniffed.
+/// Bodies are refused before they are read, but for orders; answers are never cached or sniffed.
 async fn guard(request: Request, next: Next) -> Response {
-    let mut response = if request.body().is_end_stream() {
+    let orders = request.method() == Method::POST && request.uri().path() == DRAIN;
+    let mut response = if orders || request.body().is_end_stream() {
         next.run(request).await
     } else {
-        let text = "send no body: this port answers GET without one\n";
+        let text = "send no body: only orders at /drain have one\n";
         (StatusCode::BAD_REQUEST, [(header::CONNECTION, "close")], text).into_response()
     };
     let headers = response.headers_mut();
@@ -129,11 +139,11 @@ async fn explain(
     }
 }
 
-fn refuse(status: StatusCode, error: String) -> Response {
+pub(super) fn refuse(status: StatusCode, error: String) -> Response {
     render(status, &ErrorJson { error })
 }
 
-fn render(status: StatusCode, value: &impl Serialize) -> Response {
+pub(super) fn render(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(body) => json(status, body),
         Err(error) => failed(&error.to_string()),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::ServiceType;
 use crate::health::PeerState;
 use crate::model::{ClusterId, DnsName, Namespace, PortNumber, Protocol, ServiceName};
-use crate::routes::{Candidate, PeerStatus, Reason, Route, RouteTable};
+use crate::routes::{By, Candidate, PeerStatus, Reason, Route, RouteTable, Steered};
 
 /// `GET /state`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,27 @@ pub struct StateJson {
     pub peers: Vec<PeerJson>,
     /// Services, by name.
     pub services: Vec<ServiceJson>,
+    /// Drains in force, by name.
+    #[serde(default)]
+    pub drains: Vec<DrainJson>,
+}
+
+/// A drain.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainJson {
+    /// A cluster or a service: `oregon`, `web.shop`.
+    pub name: String,
+    /// Who wants it.
+    pub by: By,
+    /// When it is complete, RFC 3339.
+    pub until: String,
+    /// Over which time the share falls before that, seconds.
+    pub over_seconds: f64,
+    /// What it takes now, 0.0 to 1.0, of the new connections that its place would bring it.
+    pub share: f64,
+    /// Connections through this gateway that are left.
+    pub connections: u64,
 }
 
 /// The own source.
@@ -107,8 +128,11 @@ pub struct CandidateJson {
     pub state: PeerState,
     /// The round trip that ranks, milliseconds.
     pub rtt_ms: Option<f64>,
-    /// Its share.
+    /// Its weight under `weighted`.
     pub weight: u32,
+    /// What it takes, 0.0 to 1.0, of the new connections that its place would bring it.
+    #[serde(default = "whole")]
+    pub share: f64,
     /// Whether a new connection may go there.
     pub usable: bool,
     /// Why it stands here.
@@ -131,6 +155,7 @@ pub fn state(
     table: &RouteTable,
     clusterset: DnsName,
     source: SourceJson,
+    drains: Vec<DrainJson>,
     dns: impl Fn(&Route) -> Vec<IpAddr>,
     now: Instant,
 ) -> StateJson {
@@ -144,6 +169,7 @@ pub fn state(
         source,
         peers: table.peers.iter().map(|(cluster, status)| peer(cluster, status)).collect(),
         services: routes.into_iter().map(|route| service(route, dns(route), now)).collect(),
+        drains,
     }
 }
 
@@ -173,6 +199,7 @@ pub fn candidates(ordered: &[Candidate], now: Instant) -> Vec<CandidateJson> {
             state: candidate.state,
             rtt_ms: candidate.rtt.map(milliseconds),
             weight: candidate.weight,
+            share: shown_share(candidate.share),
             usable: candidate.usable,
             reason: candidate.reason,
             since: now.saturating_duration_since(candidate.since).as_secs_f64(),
@@ -192,6 +219,29 @@ pub fn peer(cluster: &ClusterId, status: &PeerStatus) -> PeerJson {
         revision: status.revision,
         last_error: status.last_error.as_deref().map(str::to_owned),
     }
+}
+
+/// A drain as it is in force, with the connections that are left.
+#[must_use]
+pub fn drain(of: &Steered, connections: usize) -> DrainJson {
+    DrainJson {
+        name: of.of.to_string(),
+        by: of.by,
+        until: of.drain.until(),
+        over_seconds: of.drain.over().as_secs_f64(),
+        share: f64::from(of.share.percent()) / 100.0,
+        connections: u64::try_from(connections).unwrap_or(u64::MAX),
+    }
+}
+
+/// An agent that says nothing of shares knows none.
+fn whole() -> f64 {
+    1.0
+}
+
+/// To a thousandth, as shares of shares have no exact decimal.
+fn shown_share(share: f32) -> f64 {
+    (f64::from(share) * 1000.0).round() / 1000.0
 }
 
 fn milliseconds(time: Duration) -> f64 {

@@ -1,6 +1,7 @@
-//! The admin port: ready, live, metrics, JSON state.
+//! The admin port: ready, live, metrics, JSON state, and drains.
 //!
-//! Read-only: `GET` without a body, nothing else. What it shows is what [`View`] gives, which
+//! It shows on `GET` without a body, and changes one thing only, what is drained, on `POST /drain`
+//! ([`order`]). What it shows is what [`View`] gives, which
 //! holds no keys. Slow or many clients cannot hold it up: headers and whole connections have
 //! deadlines, connections a cap, and whatever takes long to render runs off the runtime's
 //! workers. It answers until drain is forced, so that a draining agent can still be watched.
@@ -8,6 +9,7 @@
 
 mod answer;
 pub mod json;
+pub mod order;
 mod server;
 
 use std::net::SocketAddr;
@@ -38,6 +40,9 @@ pub trait View: Send + Sync {
     /// The service that `text` names, as people write it (`web.shop`, the whole DNS name, an
     /// optional `:port`); the error says what a name looks like.
     fn resolve_name(&self, text: &str) -> Result<ServiceKey, String>;
+
+    /// The drains in force.
+    fn drains(&self) -> Vec<json::DrainJson>;
 
     /// A service; `None` where no cluster exports it.
     fn explain(&self, key: &ServiceKey) -> Option<json::ServiceJson>;

@@ -15,10 +15,12 @@ use prometheus::{IntCounter, Registry};
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::answer::{Source, everything, probes};
+use super::order::Order;
 use super::{Config, View};
 use crate::telemetry::{Throttle, panic_counter};
 use crate::{clock, drain};
@@ -74,10 +76,16 @@ struct Door {
 }
 
 impl Server {
-    /// Binds at once (call it inside a tokio runtime); it answers from `run` on.
-    pub fn bind(config: Config, view: Arc<dyn View>, registry: Registry) -> Result<Self, Error> {
+    /// Binds at once (call it inside a tokio runtime); it answers from `run` on. Without `orders`
+    /// none are taken.
+    pub fn bind(
+        config: Config,
+        view: Arc<dyn View>,
+        orders: Option<mpsc::Sender<Order>>,
+        registry: Registry,
+    ) -> Result<Self, Error> {
         let panics = panic_counter(&registry, "admin")?;
-        let source = Source { view, registry };
+        let source = Source { view, registry, orders };
         let whole = Door::open(config.listen, "admin.listen", everything(source.clone()))?;
         let probes = config
             .probes

@@ -8,13 +8,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::json::{CandidateJson, PeerJson, PortJson, ServiceJson, SourceJson, StateJson};
+use super::json::{
+    CandidateJson, DrainJson, PeerJson, PortJson, ServiceJson, SourceJson, StateJson,
+};
 use super::*;
 use crate::catalog::ServiceType;
 use crate::drain::{self, Phase};
 use crate::health::PeerState;
 use crate::model::{ClusterId, DnsName, Namespace, PortNumber, Protocol, ServiceName};
-use crate::routes::Reason;
+use crate::routes::{By, Reason};
 use crate::telemetry::counter;
 use crate::testing::table::import;
 
@@ -41,6 +43,7 @@ fn web() -> ServiceJson {
             state: PeerState::Up,
             rtt_ms: Some(20.25),
             weight: 100,
+            share: 1.0,
             usable: true,
             reason: Reason::Nearest,
             since: 1.5,
@@ -79,6 +82,7 @@ impl View for Fixed {
                 last_error: None,
             }],
             services: vec![web()],
+            drains: self.drains(),
         }
     }
 
@@ -87,6 +91,17 @@ impl View for Fixed {
         let namespace = Namespace::parse(namespace).map_err(|error| error.to_string())?;
         let name = ServiceName::parse(name).map_err(|error| error.to_string())?;
         Ok(ServiceKey::new(namespace, name))
+    }
+
+    fn drains(&self) -> Vec<DrainJson> {
+        vec![DrainJson {
+            name: "oregon".to_owned(),
+            by: By::Command,
+            until: "2026-05-04T10:00:00Z".to_owned(),
+            over_seconds: 600.0,
+            share: 0.43,
+            connections: 7,
+        }]
     }
 
     fn explain(&self, asked: &ServiceKey) -> Option<ServiceJson> {
@@ -112,7 +127,7 @@ impl Port {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let config = Config { listen: any, probes: Some(any) };
         let shown: Arc<dyn View> = Arc::clone(&view) as _;
-        let server = Server::bind(config, shown, registry.clone()).unwrap();
+        let server = Server::bind(config, shown, None, registry.clone()).unwrap();
         let (address, probes) = (server.local_addr(), server.probes_addr().unwrap());
         let (trigger, watch) = drain::channel();
         let mut tasks = JoinSet::new();
@@ -159,9 +174,10 @@ async fn the_state_and_a_service_are_the_json_of_the_interface() {
     assert!(head.contains("cache-control: no-store"), "{head}");
     assert_eq!(serde_json::from_str::<StateJson>(&body).unwrap(), port.view.state());
 
-    let service = r#"{"namespace":"shop","name":"web","type":"ClusterSetIP","ips":["127.64.0.1"],"ports":[{"port":80,"protocol":"TCP"}],"dns":["127.64.0.1"],"candidates":[{"cluster":"oregon","rank":1,"state":"up","rttMs":20.25,"weight":100,"usable":true,"reason":"nearest","since":1.5}]}"#;
+    let service = r#"{"namespace":"shop","name":"web","type":"ClusterSetIP","ips":["127.64.0.1"],"ports":[{"port":80,"protocol":"TCP"}],"dns":["127.64.0.1"],"candidates":[{"cluster":"oregon","rank":1,"state":"up","rttMs":20.25,"weight":100,"share":1.0,"usable":true,"reason":"nearest","since":1.5}]}"#;
+    let drain = r#"{"name":"oregon","by":"command","until":"2026-05-04T10:00:00Z","overSeconds":600.0,"share":0.43,"connections":7}"#;
     let whole = format!(
-        r#"{{"cluster":"paris","clusterset":"clusterset.local","version":"1","revision":7,"source":{{"kind":"files","synced":true,"ageSeconds":0.5,"error":null}},"peers":[{{"cluster":"oregon","state":"up","rttMs":20.0,"lossPercent":0.0,"sessions":1,"revision":3,"lastError":null}}],"services":[{service}]}}"#
+        r#"{{"cluster":"paris","clusterset":"clusterset.local","version":"1","revision":7,"source":{{"kind":"files","synced":true,"ageSeconds":0.5,"error":null}},"peers":[{{"cluster":"oregon","state":"up","rttMs":20.0,"lossPercent":0.0,"sessions":1,"revision":3,"lastError":null}}],"services":[{service}],"drains":[{drain}]}}"#
     );
     assert_eq!(body, whole);
     let (status, _, body) = port.get("/explain?name=web.shop").await;
@@ -330,10 +346,90 @@ async fn a_port_in_use_refuses_to_start_with_the_field_s_name() {
     let port = Port::open();
     let view: Arc<dyn View> = Arc::clone(&port.view) as _;
     let config = Config { listen: port.address, probes: None };
-    let error = Server::bind(config, Arc::clone(&view), Registry::new()).unwrap_err().to_string();
+    let error =
+        Server::bind(config, Arc::clone(&view), None, Registry::new()).unwrap_err().to_string();
     assert!(error.contains("admin.listen"), "{error}");
     let any = "127.0.0.1:0".parse().unwrap();
     let config = Config { listen: any, probes: Some(port.address) };
-    let error = Server::bind(config, view, Registry::new()).unwrap_err().to_string();
+    let error = Server::bind(config, view, None, Registry::new()).unwrap_err().to_string();
     assert!(error.contains("admin.probes"), "{error}");
+}
+
+/// A port that takes orders, and who carries them out.
+fn with_orders()
+-> (SocketAddr, tokio::sync::mpsc::Receiver<order::Order>, JoinSet<()>, drain::Trigger) {
+    let view: Arc<dyn View> = Arc::new(Fixed { ready: AtomicBool::new(true) });
+    let config = Config { listen: "127.0.0.1:0".parse().unwrap(), probes: None };
+    let (orders, asked) = tokio::sync::mpsc::channel(1);
+    let server = Server::bind(config, view, Some(orders), Registry::new()).unwrap();
+    let address = server.local_addr();
+    let (trigger, watch) = drain::channel();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { server.run(watch).await.unwrap() });
+    (address, asked, tasks, trigger)
+}
+
+async fn post(address: SocketAddr, headers: &str, body: &str) -> (u16, String) {
+    let length = body.len();
+    let request = format!(
+        "POST /drain HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
+    );
+    let (status, _, body) = ask(address, &request).await;
+    (status, body)
+}
+
+const JSON: &str = "content-type: application/json\r\n";
+
+#[tokio::test]
+async fn an_order_is_parsed_handed_on_and_answered() {
+    use crate::routes::Drained;
+    use order::{Change, DrainTaken};
+    let (address, mut asked, mut tasks, _trigger) = with_orders();
+    tasks.spawn(async move {
+        let ten = Change::Drain(Duration::from_mins(10));
+        let oregon = Drained::Cluster(ClusterId::parse("oregon").unwrap());
+        for wanted in [(oregon, ten), (Drained::Service(key()), Change::Undo)] {
+            let order = asked.recv().await.unwrap();
+            assert_eq!((order.of, order.change), wanted);
+            let cluster = ClusterId::parse("paris").unwrap();
+            let replica = "ff".to_owned();
+            let taken = DrainTaken { cluster, replica, drain: None, kept: true, note: None };
+            order.answer.send(Ok(taken)).unwrap();
+        }
+        let order = asked.recv().await.unwrap();
+        order.answer.send(Err("no such peer".to_owned())).unwrap();
+    });
+    let answer = r#"{"cluster":"paris","replica":"ff","drain":null,"kept":true,"note":null}"#;
+    let order = post(address, JSON, r#"{"name":"oregon","over":"10m"}"#).await;
+    assert_eq!(order, (200, answer.to_owned()));
+    let order = post(address, JSON, r#"{"name":"web.shop","undo":true}"#).await;
+    assert_eq!(order, (200, answer.to_owned()));
+    let (status, body) = post(address, JSON, r#"{"name":"tokyo"}"#).await;
+    assert_eq!((status, body.as_str()), (404, r#"{"error":"no such peer"}"#));
+}
+
+#[tokio::test]
+async fn what_is_no_order_of_ours_is_refused_in_a_way_that_teaches() {
+    let (address, mut asked, _tasks, _trigger) = with_orders();
+    let large = format!(r#"{{"name":"{}"}}"#, "x".repeat(5000));
+    let page = "content-type: application/json\r\norigin: http://evil.example\r\n";
+    for (headers, body, status, part) in [
+        ("", r#"{"name":"oregon"}"#, 415, "content-type"),
+        ("content-type: text/plain\r\n", r#"{"name":"oregon"}"#, 415, "content-type"),
+        (page, r#"{"name":"oregon"}"#, 415, "web pages"),
+        (JSON, large.as_str(), 413, "4096"),
+        (JSON, "", 400, "name"),
+        (JSON, "{}", 400, "missing field `name`"),
+        (JSON, r#"{"name":"oregon","overs":"1m"}"#, 400, "unknown field"),
+        (JSON, r#"{"name":"oregon","over":"soon"}"#, 400, "over: "),
+        (JSON, r#"{"name":"oregon","over":"25h"}"#, 400, "24h"),
+        (JSON, r#"{"name":"oregon","over":"1m","undo":true}"#, 400, "at once"),
+        (JSON, r#"{"name":"Oregon"}"#, 400, "neither a cluster"),
+        (JSON, r#"{"name":"web.shop:80"}"#, 400, "port"),
+    ] {
+        let (found, text) = post(address, headers, body).await;
+        assert_eq!(found, status, "{body}: {text}");
+        assert!(text.contains(part), "{body}: {text}");
+    }
+    assert!(asked.try_recv().is_err(), "none of them was handed on");
 }

@@ -13,7 +13,7 @@ use super::publisher::Publisher;
 use super::saver;
 use super::status::{SourceStatus, Status};
 use super::supervise::{Role, Supervisor};
-use super::{Addresses, Running, Stages, settings};
+use super::{Addresses, Running, Stages, orders, settings};
 use crate::config::{Config, Pod};
 use crate::model::ReplicaId;
 use crate::store::Store;
@@ -139,8 +139,11 @@ pub async fn build(
         draining: draining.clone(),
         source: source_status,
         source_kind: settings::source_kind(config),
+        gateway: gateway.clone(),
     };
-    let admin = admin::Server::bind(settings::admin(config), Arc::new(status), registry.clone())?;
+    let (order_tx, asked) = mpsc::channel(EVENTS);
+    let (shown, to_metrics) = (Arc::new(status), registry.clone());
+    let admin = admin::Server::bind(settings::admin(config), shown, Some(order_tx), to_metrics)?;
     let dns = DnsTask::prepare(config, answers, &registry, ready, zone)?;
     let (admin_address, probes) = (admin.local_addr(), admin.probes_addr());
 
@@ -155,7 +158,9 @@ pub async fn build(
         peers: peers_tx,
         metrics: super::metrics::Metrics::register(&registry)?,
     };
+    let (desk, orders) = orders::desk(&start, replica, &store, &table, &gateway);
     let mut tasks = Supervisor::default();
+    tasks.spawn("orders", Role::Supporting, desk.run(asked, gateway_drain.clone()));
     let wiring = Wiring {
         replica,
         updates: update_tx,
@@ -170,8 +175,15 @@ pub async fn build(
         drain: gateway_drain.clone(),
     };
     let Spawned { cluster, siblings } = origin.spawn(&mut tasks, wiring)?;
-    let feeds =
-        Feeds { source: updates, peering: events, facts, saved, config: live.clone(), cluster };
+    let feeds = Feeds {
+        source: updates,
+        peering: events,
+        facts,
+        saved,
+        config: live.clone(),
+        orders,
+        cluster,
+    };
     let planner = Planner::new(start, outlets);
     tasks.spawn("planner", Role::Supporting, planner.run(feeds, gateway_drain.clone()));
     tasks.spawn(

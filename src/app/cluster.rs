@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::settings;
-use crate::catalog::{Backend, CallerRules, ClusterRules, Export, LocalExport};
+use crate::catalog::{Backend, CallerRules, ClusterRules, Export, LocalExport, Share, Steer};
 use crate::kubernetes::{ClusterView, GatewayMember, SecretData};
-use crate::model::{ClusterId, PeerAddress, PortKey, PortNumber, Protocol, ReplicaId, ServiceKey};
+use crate::model::{
+    ClusterId, Drain, PeerAddress, PortKey, PortNumber, Protocol, ReplicaId, ServiceKey,
+};
 use crate::objects::PortBook;
 use crate::peering::{PeerConfig, Presence};
 use crate::routes::GatewayPorts;
@@ -31,6 +33,8 @@ pub(super) struct ClusterFacts {
     pub(super) peers: Vec<PeerConfig>,
     /// The authorities that they pin, PEM.
     pub(super) bundles: BTreeMap<ClusterId, Arc<str>>,
+    /// The drains that they ask for.
+    pub(super) drains: BTreeMap<ClusterId, Drain>,
 }
 
 /// One own export as it was last known. Slices stay behind: they are of use only to a writer,
@@ -42,6 +46,7 @@ struct SavedExport {
     allow: CallerRules,
     #[serde(default)]
     most_streams: Option<u32>,
+    steer: Steer,
     backends: Vec<(PortKey, Vec<Backend>)>,
 }
 
@@ -53,6 +58,8 @@ pub(super) struct SavedCluster {
     ports: Vec<(Protocol, PortNumber, ServiceKey, PortKey)>,
     peers: Vec<PeerConfig>,
     bundles: BTreeMap<ClusterId, Arc<str>>,
+    #[serde(default)]
+    drains: BTreeMap<ClusterId, Drain>,
 }
 
 /// The own exports by name.
@@ -66,6 +73,7 @@ impl SavedCluster {
             clusters: local.clusters.clone(),
             allow: local.allow.clone(),
             most_streams: local.most_streams,
+            steer: local.steer,
             backends: local.backends.iter().map(|(port, all)| (*port, all.clone())).collect(),
         };
         let ports = facts
@@ -78,6 +86,7 @@ impl SavedCluster {
             ports: ports.collect(),
             peers: facts.peers.clone(),
             bundles: facts.bundles.clone(),
+            drains: facts.drains.clone(),
         }
     }
 
@@ -90,6 +99,8 @@ impl SavedCluster {
                 clusters: saved.clusters,
                 allow: saved.allow,
                 most_streams: saved.most_streams,
+                steer: saved.steer,
+                direct_share: Share::FULL,
                 backends: saved.backends.into_iter().collect(),
                 slices: Vec::new(),
                 problems: Vec::new(),
@@ -103,6 +114,7 @@ impl SavedCluster {
             ports: Arc::new(ports.collect()),
             peers: self.peers,
             bundles: self.bundles,
+            drains: self.drains,
         };
         (self.exports.into_iter().map(restored).collect(), facts)
     }
@@ -238,6 +250,7 @@ impl ClusterFacts {
             ports,
             peers: settings::kubernetes::peers_of_objects(&view.peers),
             bundles: settings::kubernetes::supply(None, &view.peers).peers,
+            drains: settings::kubernetes::drains_of_objects(&view.peers),
         }
     }
 }

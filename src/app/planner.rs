@@ -15,6 +15,7 @@ use super::cluster::{ClusterFacts, SavedCluster};
 use super::compare::{
     changed_keys, down_replicas, keep_equal_routes, replicas_differ, routes_differ,
 };
+use super::dirty::Dirty;
 use super::metrics::Metrics;
 use super::publisher::Publisher;
 use super::saved;
@@ -28,7 +29,7 @@ use crate::drain;
 use crate::health::{Fact, Health, PeerView};
 use crate::model::{ClusterId, ServiceKey};
 use crate::peering;
-use crate::routes::{Inputs, PeerInput, RouteTable, plan, replan};
+use crate::routes::{Drains, Inputs, Orders, PeerInput, RouteTable, Steering, plan, replan};
 use crate::vips;
 
 /// So many tables may be published within [`BURST_WITHIN`]: a new service takes two, one without
@@ -55,6 +56,7 @@ pub(super) struct Feeds {
     pub(super) facts: mpsc::Receiver<Fact>,
     pub(super) saved: mpsc::Receiver<Saved>,
     pub(super) config: watch::Receiver<Arc<Config>>,
+    pub(super) orders: watch::Receiver<Arc<Orders>>,
     /// Where Kubernetes is the source.
     pub(super) cluster: Option<watch::Receiver<Arc<ClusterFacts>>>,
 }
@@ -73,41 +75,13 @@ pub(super) struct Outlets {
     pub(super) metrics: Metrics,
 }
 
-/// Which routes have to be decided again.
-#[derive(Debug, PartialEq, Eq)]
-enum Dirty {
-    /// None.
-    Nothing,
-    /// None, but what people see of the peers changed.
-    Figures,
-    /// These (possibly none), and what the gateway reads of the peers.
-    Some(BTreeSet<ServiceKey>),
-    /// All.
-    All,
-}
-
-impl Dirty {
-    fn add(&mut self, keys: impl IntoIterator<Item = ServiceKey>) {
-        match self {
-            Self::All => {}
-            Self::Some(set) => set.extend(keys),
-            Self::Nothing | Self::Figures => *self = Self::Some(keys.into_iter().collect()),
-        }
-    }
-
-    fn figures(&mut self) {
-        if *self == Self::Nothing {
-            *self = Self::Figures;
-        }
-    }
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Planner {
     inputs: Inputs,
     assembly: Assembly,
     health: Health,
+    steering: Steering,
     addresses: Addresses,
     table: Arc<RouteTable>,
     dirty: Dirty,
@@ -149,6 +123,7 @@ impl Planner {
             inputs: start.inputs,
             assembly: start.assembly,
             health: start.health,
+            steering: start.steering,
             addresses: start.addresses,
             table: start.table,
             dirty: Dirty::All,
@@ -186,6 +161,9 @@ impl Planner {
                     let config = Arc::clone(&feeds.config.borrow_and_update());
                     self.take_config(&config);
                 }
+                Ok(()) = feeds.orders.changed() => {
+                    self.steering.order(Orders::clone(&feeds.orders.borrow_and_update()));
+                }
                 Some(facts) = next_facts(&mut feeds.cluster) => self.take_cluster(facts),
                 () = wake => {}
                 () = drain.reached(drain::Phase::Forced) => return Ok(()),
@@ -197,6 +175,7 @@ impl Planner {
             let now = clock::now();
             self.health.tick(now);
             self.take_views(now);
+            self.steer(now);
             self.look_at_the_time(now);
             self.check_ready();
             self.publish_if_due(now);
@@ -208,6 +187,9 @@ impl Planner {
         let mut wake = clock::now() + REFRESH_EVERY;
         if let Some(health) = self.health.next_wake() {
             wake = wake.min(health);
+        }
+        if let Some(steering) = self.steering.next_wake() {
+            wake = wake.min(steering);
         }
         if let Some(due) = self.publish_due() {
             wake = wake.min(due);
@@ -264,6 +246,7 @@ impl Planner {
             refused: self.assembly.refused().clone(),
         });
         self.inputs.local = catalog;
+        self.steering.look_again();
         self.dirty.add([]);
         self.cluster_changed = true;
     }
@@ -282,6 +265,9 @@ impl Planner {
         }
         if before.peers != facts.peers {
             self.take_peers(&facts.peers);
+        }
+        if before.drains != facts.drains {
+            self.steering.annotate(facts.drains.clone());
         }
         self.addresses = Addresses::Clusters(facts);
         self.peers_known.get_or_insert_with(clock::now);
@@ -366,6 +352,7 @@ impl Planner {
         }
         self.health.set_peers(&wanted, clock::now());
         self.out.peers.send_replace(Arc::new(peers.to_vec()));
+        self.steering.look_again();
         self.dirty = Dirty::All;
     }
 
@@ -409,6 +396,13 @@ impl Planner {
             });
         }
         self.views = views;
+    }
+
+    /// Moves shares along their ramps.
+    fn steer(&mut self, now: Instant) {
+        if let Some(changed) = self.steering.steer(&mut self.inputs, clock::wall_ms(), now) {
+            self.dirty.add(changed);
+        }
     }
 
     /// What changes by time alone, once a second rather than with every fact: the table ages, and
@@ -573,6 +567,9 @@ pub(super) struct Start {
     pub(super) inputs: Inputs,
     pub(super) assembly: Assembly,
     pub(super) health: Health,
+    pub(super) steering: Steering,
+    /// The drains of an earlier run.
+    pub(super) drains: Arc<Drains>,
     pub(super) addresses: Addresses,
     /// The peers that are known before anything runs.
     pub(super) peers: Vec<peering::PeerConfig>,

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Export, PeerCatalog};
-use crate::model::{ClusterId, Locality};
-use crate::routes::{Inputs, PeerInput};
+use crate::model::{ClusterId, Drain, Locality};
+use crate::routes::{Drained, Drains, Inputs, PeerInput};
 use crate::store::Store;
 use crate::vips;
 
@@ -19,6 +19,20 @@ pub(super) const PEERS: (&str, u32) = ("peers", 1);
 
 /// File name and version of what the own cluster said, where it is the source.
 pub(super) const CLUSTER: (&str, u32) = ("cluster", 1);
+
+/// File name and version of the drains that were ordered.
+pub(super) const DRAINS: (&str, u32) = ("drains", 1);
+
+/// The drains that were ordered. JSON has no map with such keys.
+pub(super) fn load_drains(store: &Store) -> Drains {
+    let listed: Option<Vec<(Drained, Drain)>> = load(store, DRAINS);
+    listed.unwrap_or_default().into_iter().collect()
+}
+
+/// Writes them down; blocks on the disk.
+pub(super) fn save_drains(store: &Store, drains: &Drains) -> anyhow::Result<()> {
+    save(store, DRAINS, &drains.iter().collect::<Vec<_>>())
+}
 
 /// One peer as it was last known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

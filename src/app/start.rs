@@ -10,9 +10,9 @@ use super::settings;
 use crate::catalog::{Assembly, LocalCatalog, ServiceType, SourceEvent};
 use crate::config::Config;
 use crate::health::{self, Health};
-use crate::model::ClusterId;
+use crate::model::{ClusterId, Drain};
 use crate::peering::PeerConfig;
-use crate::routes::{Inputs, PeerInput, RouteTable, plan};
+use crate::routes::{Drains, Inputs, Orders, PeerInput, RouteTable, Steering, plan};
 use crate::store::Store;
 use crate::{clock, vips};
 
@@ -41,7 +41,8 @@ pub(super) fn from_files(config: &Config, store: &Store, first: Vec<SourceEvent>
         tracing::warn!(%error, "clusterset addresses could not be written down; they may differ after a restart");
     }
     inputs.vips = addresses.held().map(|(key, ips)| (key.clone(), ips.to_vec())).collect();
-    start(inputs, assembly, peers, Addresses::Ours(addresses), false)
+    let known = Known { peers, addresses: Addresses::Ours(addresses), restored: false };
+    start(inputs, assembly, saved::load_drains(store), BTreeMap::new(), known)
 }
 
 /// From a cluster: what an earlier run knew of it, until the API server has said everything.
@@ -56,7 +57,9 @@ pub(super) fn from_cluster(config: &Config, store: &Store) -> (Start, Arc<Cluste
     inputs.ports = Arc::clone(&facts.ports);
     let facts = Arc::new(facts);
     let addresses = Addresses::Clusters(Arc::clone(&facts));
-    (start(inputs, Assembly::new(), peers, addresses, restored), facts)
+    let known = Known { peers, addresses, restored };
+    let (drains, annotated) = (saved::load_drains(store), facts.drains.clone());
+    (start(inputs, Assembly::new(), drains, annotated, known), facts)
 }
 
 fn inputs(config: &Config, store: &Store, peers: &[PeerConfig], local: LocalCatalog) -> Inputs {
@@ -73,18 +76,35 @@ fn inputs(config: &Config, store: &Store, peers: &[PeerConfig], local: LocalCata
         peers: peers.iter().map(|peer| (peer.cluster.clone(), restored(&peer.cluster))).collect(),
         vips: BTreeMap::new(),
         ports: Arc::default(),
+        drains: Arc::default(),
     }
 }
 
-fn start(
-    inputs: Inputs,
-    assembly: Assembly,
+/// What else is known from the start.
+struct Known {
     peers: Vec<PeerConfig>,
     addresses: Addresses,
     restored: bool,
+}
+
+fn start(
+    mut inputs: Inputs,
+    assembly: Assembly,
+    drains: Drains,
+    annotated: BTreeMap<ClusterId, Drain>,
+    known: Known,
 ) -> Start {
     let mut health = Health::new(health::Config::default());
     health.set_peers(&inputs.peers.keys().cloned().collect(), inputs.started);
+    // What is drained is drained from the first table on.
+    let drains = Arc::new(drains);
+    let mut steering = Steering::default();
+    steering.order(Orders { drains: Arc::clone(&drains), ..Orders::default() });
+    steering.annotate(annotated);
+    let started = inputs.started;
+    steering.steer(&mut inputs, clock::wall_ms(), started);
     let table = RouteTable { revision: 1, ..plan(&inputs, inputs.started) };
-    Start { inputs, assembly, health, addresses, peers, restored, table: Arc::new(table) }
+    let table = Arc::new(table);
+    let Known { peers, addresses, restored } = known;
+    Start { inputs, assembly, health, steering, drains, addresses, peers, restored, table }
 }

@@ -6,8 +6,9 @@ use tokio::sync::watch;
 
 use crate::admin::{self, json};
 use crate::clock;
+use crate::gateway::Gateway;
 use crate::model::{DnsName, ServiceKey};
-use crate::routes::{Route, SharedTable};
+use crate::routes::{Route, SharedTable, Steered};
 use crate::zone::{self, ZoneConfig};
 
 /// How the own source is doing.
@@ -65,6 +66,7 @@ pub(super) struct Status {
     pub(super) draining: watch::Receiver<bool>,
     pub(super) source: watch::Receiver<SourceStatus>,
     pub(super) source_kind: &'static str,
+    pub(super) gateway: Gateway,
 }
 
 impl Status {
@@ -100,7 +102,13 @@ impl admin::View for Status {
             error: source.error,
         };
         let dns = |route: &Route| zone::addresses(&table, &zone, &route.key);
-        json::state(&table, zone.zone.clone(), source, dns, now)
+        json::state(&table, zone.zone.clone(), source, self.drains(), dns, now)
+    }
+
+    fn drains(&self) -> Vec<json::DrainJson> {
+        let table = self.table.load_full();
+        let shown = |of: &Steered| json::drain(of, self.gateway.connections(&of.of));
+        table.drains.iter().map(shown).collect()
     }
 
     fn explain(&self, key: &ServiceKey) -> Option<json::ServiceJson> {

@@ -6,13 +6,14 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::ask::Listing;
 use crate::commands::output::Format;
 use crate::config::Pod;
-use crate::model::{ClusterId, DnsName};
+use crate::model::{ClusterId, DnsName, Drain};
 use crate::wire::control::{PROTOCOL_MAX, PROTOCOL_MIN};
 
 /// Where `run` listens for commands unless configured otherwise.
@@ -117,6 +118,18 @@ Examples:
   portolan get peers --config paris.yaml
   portolan get imports -o yaml")]
     Get(GetArgs),
+    /// Take new connections away from a cluster, or from a service of this one
+    ///
+    /// A peer is drained where its services are imported: at the agents that are named. The own
+    /// cluster, and a service, are drained where they are exported, and every importer obeys.
+    /// Open connections finish. Each agent keeps it over restarts until it is taken back. On a
+    /// terminal it shows how far it is; Ctrl-C ends only the showing.
+    #[command(after_help = "\
+Examples:
+  portolan drain oregon --over 10m
+  portolan drain web.shop --over 90s --admin 10.0.0.4:9900 --admin 10.0.0.5:9900
+  portolan drain oregon --undo")]
+    Drain(DrainArgs),
     /// Make or show a cluster's keys and certificates
     #[command(subcommand)]
     Trust(TrustCommand),
@@ -173,6 +186,26 @@ pub struct ExplainArgs {
     /// web.shop or the full DNS name, with an optional :port
     #[arg(value_name = "NAME")]
     pub name: String,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+/// `drain`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct DrainArgs {
+    /// A cluster, or a service that the agent's cluster exports: oregon, web.shop
+    #[arg(value_name = "CLUSTER|SERVICE")]
+    pub name: String,
+    /// Over which time its share falls to nothing, at most 24h [default: at once]
+    #[arg(long, value_name = "TIME", value_parser = Drain::parse_over)]
+    pub over: Option<Duration>,
+    /// Take the drain back, at once
+    #[arg(long, conflicts_with_all = ["over", "wait"])]
+    pub undo: bool,
+    /// Stay until it is complete and no connection is left, also without a terminal
+    #[arg(long)]
+    pub wait: bool,
     /// Whom to ask.
     #[command(flatten)]
     pub ask: AskArgs,

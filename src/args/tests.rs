@@ -48,6 +48,26 @@ fn every_documented_line_is_understood() {
             }),
         ),
         (
+            "drain oregon --over 10m --admin 127.0.1.1:9900",
+            Command::Drain(DrainArgs {
+                name: "oregon".into(),
+                over: Some(Duration::from_mins(10)),
+                undo: false,
+                wait: false,
+                ask: ask(&["127.0.1.1:9900"], Format::Table),
+            }),
+        ),
+        (
+            "drain web.shop --undo -o json",
+            Command::Drain(DrainArgs {
+                name: "web.shop".into(),
+                over: None,
+                undo: true,
+                wait: false,
+                ask: ask(&[], Format::Json),
+            }),
+        ),
+        (
             "get exports --output json",
             Command::Get(GetArgs { listing: Listing::Exports, ask: ask(&[], Format::Json) }),
         ),

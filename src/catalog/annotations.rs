@@ -1,15 +1,19 @@
 //! Reads the `portolan.dev/*` annotations of a ServiceExport.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use super::local::ExportProblem;
 use super::settings::{
-    CallerRules, ClusterRules, DnsMode, Fence, LocalMode, Policy, ProxyProtocol, Settings, Weight,
+    CallerRules, ClusterRules, DnsMode, Fence, LocalMode, Policy, ProxyProtocol, Settings, Steer,
+    Weight,
 };
-use crate::model::ClusterId;
+use crate::model::{ClusterId, Drain};
 
 /// Longest part of a bad value that is shown, in characters.
 const SHOWN_CHARS: usize = 60;
+/// Most endpoints that `spill-over` may want.
+const MOST_WANTED: u32 = 10_000;
 
 /// What the annotations of one export ask for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -22,6 +26,8 @@ pub struct Wishes {
     pub allow: CallerRules,
     /// Most streams at a time through one gateway replica.
     pub most_streams: Option<u32>,
+    /// What the own cluster is asked about its share.
+    pub steer: Steer,
     /// Values that could not be used; by key.
     pub problems: Vec<ExportProblem>,
 }
@@ -101,6 +107,24 @@ impl Wishes {
                 },
                 ("a whole number from 1 to 4294967295, or none", "none is used"),
             ),
+            "drain" => {
+                self.steer.drain = None;
+                let wanted = (
+                    "an instant of RFC 3339 and a duration of at most 24h, as in \
+                     2026-05-04T10:00:00Z,10m",
+                    "nothing is drained by it",
+                );
+                self.steer.drain = Some(Drain::parse(value).map_err(|_| wanted)?);
+                Ok(())
+            }
+            "spill-over" => {
+                let wanted = digits(value).filter(|wanted| *wanted <= MOST_WANTED);
+                self.steer.wanted = wanted.and_then(NonZeroU32::new);
+                match self.steer.wanted {
+                    Some(_) => Ok(()),
+                    None => Err(("a whole number from 1 to 10000", "nothing spills over")),
+                }
+            }
             "clusters" => {
                 self.clusters = ClusterRules::nobody();
                 let wanted = ("a comma list of cluster ids, or *", "nobody may import");
@@ -116,7 +140,7 @@ impl Wishes {
             }
             _ => Err((
                 "policy, fence, dns, weight, clusters, allow, early-data, proxy-protocol, \
-                 max-streams or local",
+                 max-streams, local, drain or spill-over",
                 "the annotation is ignored",
             )),
         }
@@ -159,7 +183,7 @@ fn policy(value: &str) -> Option<Policy> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::Caller;
+    use crate::catalog::{Caller, Share};
 
     fn wishes(pairs: &[(&str, &str)]) -> Wishes {
         parse_settings(&pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect())
@@ -201,8 +225,13 @@ mod tests {
                 early_data: true,
                 proxy_protocol: ProxyProtocol::V2,
                 local: LocalMode::Gateway,
+                share: Share::FULL,
             }
         );
+        let got = wishes(&[("drain", "2026-05-04T10:00:00Z,10m"), ("spill-over", "3")]);
+        assert_eq!(got.problems, []);
+        assert_eq!(got.steer.drain.unwrap().to_string(), "2026-05-04T10:00:00Z,10m");
+        assert_eq!(got.steer.wanted, NonZeroU32::new(3));
         assert_eq!(wishes(&[("weight", "1000")]).settings.weight.get(), 1000);
         for (text, most) in [("1", Some(1)), ("4294967295", Some(u32::MAX)), ("none", None)] {
             let got = wishes(&[("max-streams", text)]);
@@ -231,8 +260,14 @@ mod tests {
             ("max-streams", "4294967296"),
             ("max-streams", "all"),
             ("colour", "red"),
+            ("drain", "10m"),
+            ("drain", "2026-05-04T10:00:00Z,soon"),
+            ("spill-over", "0"),
+            ("spill-over", "10001"),
+            ("spill-over", "two"),
         ] {
             let got = wishes(&[(key, bad)]);
+            assert_eq!(got.steer, Steer::default(), "{key}={bad}");
             assert_eq!(got.settings, Settings::default(), "{key}={bad}");
             assert_eq!(got.most_streams, None, "{key}={bad}");
             assert_eq!(got.problems.len(), 1, "{key}={bad}");

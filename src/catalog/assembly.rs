@@ -13,7 +13,7 @@ use super::object::{
     SourceEvent,
 };
 use super::reserved;
-use super::settings::DnsMode;
+use super::settings::{DnsMode, Share};
 use crate::model::{HostLabel, PortKey, PortSpec, ServiceKey};
 
 /// How many dropped label keys a problem names.
@@ -197,7 +197,7 @@ fn build(
     wanted: &ExportObject,
     slices: &[&Arc<SliceObject>],
 ) -> LocalExport {
-    let Wishes { settings, clusters, allow, most_streams, mut problems } =
+    let Wishes { settings, clusters, allow, most_streams, steer, mut problems } =
         parse_settings(&wanted.settings);
     let labels = without_reserved(&wanted.exported_labels, "exportedLabels", &mut problems);
     let annotations =
@@ -235,6 +235,8 @@ fn build(
         clusters,
         allow,
         most_streams,
+        steer,
+        direct_share: Share::FULL,
         backends,
         slices,
         problems,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::assembly::NotExported;
 use super::export::Export;
 use super::object::SliceObject;
-use super::settings::{CallerRules, ClusterRules};
+use super::settings::{CallerRules, ClusterRules, Share, Steer};
 use crate::model::{HostLabel, PortKey, ServiceKey};
 
 /// One local endpoint behind one port: where inbound and local traffic is dialled.
@@ -42,6 +42,11 @@ pub struct LocalExport {
     /// Most streams at a time through one gateway replica, 1 or more; `None`: as many as that
     /// replica carries at all.
     pub most_streams: Option<u32>,
+    /// What its annotations ask about its share.
+    pub steer: Steer,
+    /// What it takes of the connections that pass no gateway: as its share, but for the pressure
+    /// on gateways.
+    pub direct_share: Share,
     /// Ready backends by Service port, ascending and without duplicates.
     pub backends: BTreeMap<PortKey, Vec<Backend>>,
     /// The slices behind it, by name: what the own cluster's objects are copied from.

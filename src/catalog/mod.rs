@@ -34,5 +34,5 @@ pub use object::{
 };
 pub use settings::{
     Caller, CallerRules, ClusterRules, DnsMode, Fence, LocalMode, Policy, ProxyProtocol, Settings,
-    Weight,
+    Share, Steer, Weight,
 };

@@ -1,10 +1,11 @@
 //! What a ServiceExport's `portolan.dev/*` annotations ask for.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{ClusterId, DnsName, Namespace};
+use crate::model::{ClusterId, DnsName, Drain, Namespace};
 
 /// How candidates are ordered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -94,6 +95,58 @@ impl Default for Weight {
     }
 }
 
+/// Which part of the new connections that an export's place would bring it the export takes, in
+/// percent: less than all while it drains or has too few backends. 0 is a drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Share(u8);
+
+impl Share {
+    /// All of them.
+    pub const FULL: Self = Self(100);
+    /// None while another can take them.
+    pub const NONE: Self = Self(0);
+
+    /// Refuses more than 100.
+    #[must_use]
+    pub fn new(percent: u32) -> Option<Self> {
+        u8::try_from(percent).ok().filter(|percent| *percent <= 100).map(Self)
+    }
+
+    /// 0 to 100.
+    #[must_use]
+    pub fn percent(self) -> u8 {
+        self.0
+    }
+
+    /// 0 to 1.
+    #[must_use]
+    pub fn fraction(self) -> f32 {
+        f32::from(self.0) / 100.0
+    }
+
+    /// This part of that part; nothing only where one of them is nothing.
+    #[must_use]
+    pub fn of(self, other: Self) -> Self {
+        let product = u16::from(self.0) * u16::from(other.0);
+        Self(u8::try_from(product.div_ceil(100)).unwrap_or(100))
+    }
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self::FULL
+    }
+}
+
+/// What an export's annotations ask of its own cluster about its share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Steer {
+    /// `portolan.dev/drain`.
+    pub drain: Option<Drain>,
+    /// `portolan.dev/spill-over`: with fewer ready endpoints than this, connections spill over.
+    pub wanted: Option<NonZeroU32>,
+}
+
 /// The settings of one export that travel with it. Who may import (`clusters`) and who may call
 /// (`allow`) stay at the exporter, which enforces them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -112,6 +165,9 @@ pub struct Settings {
     pub proxy_protocol: ProxyProtocol,
     /// `portolan.dev/local`.
     pub local: LocalMode,
+    /// What it takes at this moment.
+    #[serde(default)]
+    pub share: Share,
 }
 
 /// Who may import: `portolan.dev/clusters`.

@@ -104,11 +104,11 @@ fn write_picked(out: &mut dyn Write, picked: &Picked) -> io::Result<()> {
     }
 }
 
-type Answers<T> = Vec<(Admin, Result<T, Error>)>;
+pub(super) type Answers<T> = Vec<(Admin, Result<T, Error>)>;
 
 /// Asks the agents one after the other, in the order given: each answers within 2 s or not at
 /// all, and the command line names few.
-async fn each<T, F>(agents: &[Admin], ask: impl Fn(Admin) -> F) -> Answers<T>
+pub(super) async fn each<T, F>(agents: &[Admin], ask: impl Fn(Admin) -> F) -> Answers<T>
 where
     F: Future<Output = Result<T, Error>>,
 {
@@ -120,7 +120,7 @@ where
 }
 
 /// Shows what was answered and says what was not; the worst of it is the exit.
-fn show<T: Serialize>(
+pub(super) fn show<T: Serialize>(
     answers: Answers<T>,
     format: Format,
     table: impl Fn(&mut dyn Write, &T) -> io::Result<()>,

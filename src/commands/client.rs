@@ -8,17 +8,21 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::http::request::Builder;
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::net::TcpStream;
 
-use crate::admin::json::{ServiceJson, StateJson};
+use crate::admin::json::{DrainJson, ServiceJson, StateJson};
+use crate::admin::order::{DrainAsk, DrainTaken};
 
 /// Longest wait for a whole answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// Longest wait for an order to be carried out: it is written to disk first.
+const ORDER_WITHIN: Duration = Duration::from_secs(6);
 /// Largest body read: the state of 10 000 services with ten candidates each stays below.
 const MAX_BODY_BYTES: usize = 64 << 20;
 
@@ -101,9 +105,25 @@ impl Admin {
         matches!(self.get("/readyz").await, Ok((StatusCode::OK, _)))
     }
 
+    /// `GET /drain`: the drains in force.
+    pub async fn drains(&self) -> Result<Vec<DrainJson>, Error> {
+        self.json("/drain").await
+    }
+
+    /// `POST /drain`.
+    pub async fn drain(&self, ask: &DrainAsk) -> Result<DrainTaken, Error> {
+        let body = serde_json::to_vec(ask).map_err(|e| self.not_ours(&e))?;
+        let request = Request::post("/drain").header(header::CONTENT_TYPE, "application/json");
+        let (status, body) = self.within(ORDER_WITHIN, request, body.into()).await?;
+        self.parsed(&self.checked(status, body)?)
+    }
+
     async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
-        let body = self.good(path).await?;
-        serde_json::from_slice(&body)
+        self.parsed(&self.good(path).await?)
+    }
+
+    fn parsed<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Error> {
+        serde_json::from_slice(body)
             .map_err(|e| Error::NotOurs { address: self.address, reason: e.to_string() })
     }
 
@@ -114,6 +134,10 @@ impl Admin {
 
     async fn good(&self, path: &str) -> Result<Bytes, Error> {
         let (status, body) = self.get(path).await?;
+        self.checked(status, body)
+    }
+
+    fn checked(&self, status: StatusCode, body: Bytes) -> Result<Bytes, Error> {
         if status == StatusCode::OK {
             return Ok(body);
         }
@@ -125,22 +149,31 @@ impl Admin {
     }
 
     async fn get(&self, path: &str) -> Result<(StatusCode, Bytes), Error> {
-        tokio::time::timeout(ANSWER_WITHIN, self.ask(path)).await.unwrap_or_else(|_| {
-            Err(self.unreachable(format!("nothing within {} s", ANSWER_WITHIN.as_secs())))
+        self.within(ANSWER_WITHIN, Request::get(path), Bytes::new()).await
+    }
+
+    async fn within(
+        &self,
+        time: Duration,
+        request: Builder,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), Error> {
+        tokio::time::timeout(time, self.ask(request, body)).await.unwrap_or_else(|_| {
+            Err(self.unreachable(format!("nothing within {} s", time.as_secs())))
         })
     }
 
-    async fn ask(&self, path: &str) -> Result<(StatusCode, Bytes), Error> {
+    async fn ask(&self, request: Builder, body: Bytes) -> Result<(StatusCode, Bytes), Error> {
         let stream =
             TcpStream::connect(self.address).await.map_err(|e| self.unreachable(plain(&e)))?;
         let (mut sender, connection) =
-            hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
+            hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream))
                 .await
                 .map_err(|e| self.not_ours(&e))?;
-        let request = Request::get(path)
+        let request = request
             .header(header::HOST, self.address.to_string())
             .header(header::CONNECTION, "close")
-            .body(Empty::new())
+            .body(Full::new(body))
             .map_err(|e| self.not_ours(&e))?;
         let exchange = async {
             let response = sender.send_request(request).await.map_err(|e| self.not_ours(&e))?;

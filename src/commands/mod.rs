@@ -9,6 +9,7 @@
 pub mod ask;
 pub mod check;
 pub mod client;
+pub mod drain;
 pub mod output;
 pub mod run;
 mod table;

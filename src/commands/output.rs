@@ -2,12 +2,13 @@
 
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::Serialize;
 
 use super::table::{Table, shown};
-use crate::admin::json::{CandidateJson, PeerJson, ServiceJson, SourceJson, StateJson};
+use crate::admin::json::{CandidateJson, DrainJson, PeerJson, ServiceJson, SourceJson, StateJson};
 use crate::health::PeerState;
 
 /// The shape of the output.
@@ -72,6 +73,10 @@ pub(super) fn write_status(out: &mut dyn Write, state: &StateJson) -> io::Result
     writeln!(out, "services {}, of which {served} can be served", state.services.len())?;
     writeln!(out)?;
     write_peers(out, &state.peers)?;
+    if !state.drains.is_empty() {
+        writeln!(out)?;
+        write_drains(out, &state.drains)?;
+    }
     let troubles = troubles(state);
     if !troubles.is_empty() {
         writeln!(out)?;
@@ -109,6 +114,34 @@ pub(super) fn write_peers(out: &mut dyn Write, peers: &[PeerJson]) -> io::Result
         ]);
     }
     table.write(out)
+}
+
+/// What is drained.
+pub(super) fn write_drains(out: &mut dyn Write, drains: &[DrainJson]) -> io::Result<()> {
+    let mut table =
+        Table::new(&["DRAINED", "BY", "COMPLETE AT", "OVER", "SHARE", "CONNECTIONS LEFT"]);
+    for drain in drains {
+        table.row([
+            drain.name.clone(),
+            word(&drain.by),
+            drain.until.clone(),
+            over(drain),
+            percent(drain.share),
+            drain.connections.to_string(),
+        ]);
+    }
+    table.write(out)
+}
+
+/// The time of a drain's ramp, `10m`.
+pub(super) fn over(drain: &DrainJson) -> String {
+    let time = Duration::try_from_secs_f64(drain.over_seconds).unwrap_or_default();
+    humantime::format_duration(time).to_string()
+}
+
+/// A share as people say it.
+pub(super) fn percent(share: f64) -> String {
+    format!("{:.0} %", share * 100.0)
 }
 
 /// `portolan get routes`: where a new connection to each name goes.
@@ -153,8 +186,9 @@ pub(super) fn write_explained(out: &mut dyn Write, service: &ServiceJson) -> io:
     writeln!(out, "ports      {}", ports(service))?;
     writeln!(out, "dns now    {}", addresses(&service.dns))?;
     writeln!(out)?;
-    let mut table =
-        Table::new(&["RANK", "CLUSTER", "STATE", "RTT", "WEIGHT", "USABLE", "REASON", "SINCE"]);
+    let mut table = Table::new(&[
+        "RANK", "CLUSTER", "STATE", "RTT", "WEIGHT", "SHARE", "USABLE", "REASON", "SINCE",
+    ]);
     for candidate in &service.candidates {
         table.row([
             candidate.rank.to_string(),
@@ -162,6 +196,7 @@ pub(super) fn write_explained(out: &mut dyn Write, service: &ServiceJson) -> io:
             candidate.state.as_str().to_owned(),
             milliseconds(candidate.rtt_ms),
             candidate.weight.to_string(),
+            percent(candidate.share),
             if candidate.usable { "yes" } else { "no" }.to_owned(),
             reason(candidate),
             age(candidate.since),
@@ -172,7 +207,12 @@ pub(super) fn write_explained(out: &mut dyn Write, service: &ServiceJson) -> io:
     writeln!(out)?;
     match first {
         Some(first) => {
-            writeln!(out, "a new connection goes to {} because: {}", first.cluster, because(first))
+            let part = match first.share {
+                share if share < 1.0 => format!(" with {} of its place", percent(share)),
+                _ => String::new(),
+            };
+            let (cluster, because) = (&first.cluster, because(first));
+            writeln!(out, "a new connection goes to {cluster}{part} because: {because}")
         }
         None if service.candidates.is_empty() => {
             writeln!(out, "a new connection is refused because: no cluster exports it")

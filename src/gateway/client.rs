@@ -200,8 +200,16 @@ impl Shared {
             time: LOCAL_TIME,
         };
         match self.connect_backend(&table, errand).await {
-            Ok(backed) => Tried::Local(backed),
-            Err(verdict) => Tried::Refused(verdict),
+            Ok(backed) => {
+                self.window.accepted(&wish.key);
+                Tried::Local(backed)
+            }
+            Err(verdict) => {
+                if verdict == Verdict::Overloaded {
+                    self.window.overloaded(&wish.key);
+                }
+                Tried::Refused(verdict)
+            }
         }
     }
 }

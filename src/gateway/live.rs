@@ -178,6 +178,11 @@ impl Streams {
         }
     }
 
+    /// How many streams match.
+    pub(super) fn count(&self, matches: impl Fn(&Live) -> bool) -> usize {
+        self.lock().live.values().filter(|live| matches(live)).count()
+    }
+
     /// How many streams are in use per cluster and port, opened from here.
     pub(super) fn in_use(
         &self,

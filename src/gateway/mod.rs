@@ -14,6 +14,7 @@
 
 mod affinity;
 mod allowance;
+mod answers;
 mod attempt;
 mod backend;
 mod balance;
@@ -153,6 +154,7 @@ struct Shared {
     loads: Arc<load::Loads>,
     allowances: allowance::Allowances,
     budget: memory::Budget,
+    window: answers::Window,
     clients: descriptors::Cap,
     peers: Arc<Semaphore>,
     /// The drain's deadline has passed for clients.
@@ -213,6 +215,7 @@ impl Gateway {
                 loads: Arc::new(load::Loads::new(ejected, ejections)),
                 allowances: allowance::Allowances::default(),
                 budget: memory::Budget::new(config.buffered_bytes),
+                window: answers::Window::default(),
                 peers: Arc::new(Semaphore::new(clients.most())),
                 clients,
                 forced: CancellationToken::new(),

@@ -137,15 +137,16 @@ impl Shared {
                     return self.refuse(conn, &open, Verdict::Overloaded, begun);
                 };
                 let dialled = self.dial_backend(&mut conn, &table, &key, port, &open).await;
-                (dialled, permit)
+                (dialled, key, permit)
             }
             Err(verdict) => return self.refuse(conn, &open, verdict, begun),
         };
-        let (dialled, _permit) = granted;
+        let (dialled, key, _permit) = granted;
         match dialled {
             Dialled::Backend(taken) => {
                 let accepted = conn.role().reply(Verdict::Accepted);
                 conn.queue_some(accepted);
+                self.window.accepted(&key);
                 self.carry_in(conn, taken, &open, drain, begun).await
             }
             Dialled::Refused(verdict) => self.refuse(conn, &open, verdict, begun),
@@ -186,6 +187,9 @@ impl Shared {
         verdict: Verdict,
         begun: Instant,
     ) -> Option<Session> {
+        if let (Verdict::Overloaded, Asked::Port(key, _)) = (verdict, &open.asked) {
+            self.window.overloaded(key);
+        }
         let reply = conn.role().reply(verdict);
         conn.queue_some(reply);
         let ending = Ending::Refused(verdict);

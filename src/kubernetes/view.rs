@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 pub(super) use self::keep::{Held, View};
 use crate::catalog::{IpFamily, NamespaceRules};
-use crate::model::{ClusterId, Namespace, PeerAddress, ServiceKey};
+use crate::model::{ClusterId, Drain, Namespace, PeerAddress, ServiceKey};
 use crate::objects::{
     Condition, McsVersion, Observed, ObservedExport, ObservedImport, ObservedService, derived_name,
 };
@@ -82,6 +82,8 @@ pub struct PeerSpec {
     pub trust_policy: bool,
     /// Whether we dial it.
     pub dial_out: bool,
+    /// Its annotation `portolan.dev/drain`.
+    pub drain: Option<Drain>,
     /// `status.conditions`, as found.
     pub conditions: Vec<Condition>,
 }

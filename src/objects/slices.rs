@@ -14,7 +14,7 @@ use super::observed::{GatewayPod, Observed, ObservedService, World};
 use super::ports::has_gateway;
 use super::slice::EndpointSlice;
 use crate::catalog::{
-    ExportedEndpoint, IpFamily, LocalExport, LocalMode, ServiceType, SliceEndpoint,
+    ExportedEndpoint, IpFamily, LocalExport, LocalMode, ServiceType, Share, SliceEndpoint,
 };
 use crate::model::{PortKey, PortNumber};
 use crate::routes::{Candidate, PortRoute, Route};
@@ -101,7 +101,14 @@ impl<'a> Sources<'a> {
         let mut cells = Cells::default();
         match self.way(port) {
             Way::Nowhere => {}
-            Way::Gateway => cells.extend(&name, key.protocol, self.gateway(key, family)),
+            Way::Gateway => {
+                cells.extend(&name, key.protocol, self.gateway(key, family));
+                // A share is better missed than a connection.
+                if !cells.any_ready() && self.may_stay(port) {
+                    let own = self.own(key, family).map(|(port, e)| (port, nameless(e)));
+                    cells.extend(&name, key.protocol, own);
+                }
+            }
             Way::Direct => cells.extend(&name, key.protocol, self.direct_behind(key, family)),
             Way::Local => {
                 // For kube-proxy, which has no use for hostnames.
@@ -128,10 +135,21 @@ impl<'a> Sources<'a> {
             };
         }
         let direct = |local: &LocalExport| local.export.settings.local == LocalMode::Direct;
-        // What is drawn by weight is drawn by the gateway, unless nobody else is in the draw.
-        let drawn = port.by_weight && usable().any(|other| !other.local && other.weight > 0);
+        // What is drawn by weight is drawn by the gateway, unless nobody else is in the draw. A
+        // share as well: kube-proxy's is that of whole endpoints, and would leap with each.
+        let direct_share = self.case.local.map_or(Share::FULL, |local| local.direct_share);
+        let divided = port.by_weight || direct_share != Share::FULL;
+        let drawn = divided && usable().any(|other| !other.local && other.weight > 0);
         let local = first.local && !drawn && self.case.local.is_some_and(direct);
         if local { Way::Local } else { Way::Gateway }
+    }
+
+    /// Whether connections may go to the own pods at once where the gateway, which would leave a
+    /// part of them here, is not open.
+    fn may_stay(self, port: &PortRoute) -> bool {
+        let direct = |local: &LocalExport| local.export.settings.local == LocalMode::Direct;
+        let mut usable = port.candidates.iter().filter(|candidate| candidate.usable);
+        usable.next().is_some_and(|first| first.local) && self.case.local.is_some_and(direct)
     }
 
     fn of_cluster(self, candidate: &Candidate, family: IpFamily) -> Cells {

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::catalog::{
     DnsMode, Export, ExportedEndpoint, ExportedPort, Fence, IpFamily, LocalMode, Policy,
-    ProxyProtocol, ServiceType, SessionAffinity, Settings, Weight,
+    ProxyProtocol, ServiceType, SessionAffinity, Settings, Share, Weight,
 };
 use crate::model::{
     ClusterId, HostLabel, Namespace, PortKey, PortNumber, PortSpec, Protocol, ServiceKey,
@@ -59,6 +59,8 @@ pub(super) enum BadRecord {
     Pinned,
     #[error("its weight is more than {}", Weight::MAX)]
     Weight,
+    #[error("its share is more than 100 percent")]
+    Share,
 }
 
 impl BadRecord {
@@ -77,6 +79,7 @@ impl BadRecord {
             Self::Text => "text",
             Self::Pinned => "pinned",
             Self::Weight => "weight",
+            Self::Share => "share",
         }
     }
 }
@@ -136,6 +139,8 @@ pub(super) fn export_record(export: &Export) -> Bytes {
             LocalMode::Gateway => LocalCode::Gateway,
         }
         .into(),
+        share: (export.settings.share != Share::FULL)
+            .then(|| export.settings.share.percent().into()),
     };
     let record = ExportRecord {
         namespace: export.key.namespace.to_string(),
@@ -357,6 +362,10 @@ fn parse_settings(record: SettingsRecord) -> Result<Settings, BadRecord> {
             LocalCode::Unknown => defaults.local,
             LocalCode::Direct => LocalMode::Direct,
             LocalCode::Gateway => LocalMode::Gateway,
+        },
+        share: match record.share {
+            None => defaults.share,
+            Some(percent) => Share::new(percent).ok_or(BadRecord::Share)?,
         },
     })
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::catalog::{
     CallerRules, ClusterRules, DnsMode, Export, ExportedEndpoint, ExportedPort, Fence, IpFamily,
     LocalCatalog, LocalExport, LocalMode, Policy, ProxyProtocol, ServiceType, SessionAffinity,
-    Settings, Weight,
+    Settings, Share, Steer, Weight,
 };
 use crate::model::{ClusterId, HostLabel, PortKey, PortNumber, PortSpec, Protocol, ServiceKey};
 
@@ -92,6 +92,7 @@ pub(super) fn full(name: &str) -> Export {
             early_data: true,
             proxy_protocol: ProxyProtocol::V2,
             local: LocalMode::Gateway,
+            share: Share::new(43).unwrap(),
         },
         ..headless(name, &["10.1.0.9", "10.1.0.1", "2001:db8::1"])
     }
@@ -105,6 +106,8 @@ pub(super) fn catalog(revision: u64, exports: Vec<(Export, ClusterRules)>) -> Lo
             clusters,
             allow: CallerRules::default(),
             most_streams: None,
+            steer: Steer::default(),
+            direct_share: Share::FULL,
             backends: BTreeMap::new(),
             slices: Vec::new(),
             problems: Vec::new(),

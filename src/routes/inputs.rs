@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::order::is_last_resort;
+use super::steer::Steered;
 use super::{GatewayPorts, PeerStatus};
-use crate::catalog::{LocalCatalog, PeerCatalog};
+use crate::catalog::{LocalCatalog, PeerCatalog, Share};
 use crate::health::{PeerState, PeerView};
 use crate::model::{ClusterId, Locality, ServiceKey};
 
@@ -30,6 +31,8 @@ pub struct Inputs {
     pub vips: BTreeMap<ServiceKey, Vec<IpAddr>>,
     /// Allocated ports of the gateway; none where it listens on the addresses themselves.
     pub ports: Arc<GatewayPorts>,
+    /// The drains in force, for people; their shares stand in `local` and `peers`.
+    pub drains: Arc<Vec<Steered>>,
 }
 
 impl Inputs {
@@ -64,6 +67,8 @@ pub struct PeerInput {
     pub revision: u64,
     /// The last thing that went wrong.
     pub last_error: Option<Arc<str>>,
+    /// What it takes while it is drained here.
+    pub drain: Share,
 }
 
 impl Default for PeerInput {
@@ -76,6 +81,7 @@ impl Default for PeerInput {
             sessions: 0,
             revision: 0,
             last_error: None,
+            drain: Share::FULL,
         }
     }
 }

@@ -3,19 +3,24 @@
 //!
 //! Invariants: one immutable [`RouteTable`] behind one swap ([`SharedTable`]), one writer; a
 //! route depends on the inputs as sets, never on their order; names never route, (protocol,
-//! number) does. Not here: health (given), addresses of gateways' connections (the gateway's).
+//! number) does; shares move along ramps ([`Steering`]). Not here: health (given), addresses of gateways' connections (the gateway's).
 
 mod inputs;
 mod order;
 mod plan;
+mod pressure;
+mod ramp;
 mod shared;
+mod steer;
 mod table;
 #[cfg(test)]
 mod tests;
 
 pub use inputs::{Inputs, PeerInput};
 pub use plan::{plan, plan_service, replan};
+pub use pressure::{Answers, Pressure};
 pub use shared::{SharedTable, TableWriter};
+pub use steer::{By, Drained, Drains, Orders, Steered, Steering};
 pub use table::{
     Candidate, DirectEndpoints, GatewayPorts, OpenPorts, PeerStatus, PortRoute, Reason, Route,
     RouteTable,

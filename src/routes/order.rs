@@ -26,8 +26,10 @@ pub(super) struct Contender<'a> {
     pub(super) rtt: Option<Duration>,
     /// The exporter's own weight.
     pub(super) weight: u16,
-    /// Slow start, 0 to 1.
+    /// What it takes of its place: slow start, drains and need together, 0 to 1.
     pub(super) share: f32,
+    /// A drain of it is complete.
+    pub(super) drained: bool,
     /// Ready endpoints behind the port; `None`: the port is not exported.
     pub(super) ready: Option<u32>,
 }
@@ -105,7 +107,7 @@ fn candidate(
     let reason = if tied && reason == Reason::Nearest { Reason::TieLocality } else { reason };
     let weight = match class {
         Class::Unmeasured if served => 0,
-        Class::Serving | Class::Unmeasured => scaled(of.weight, of.share),
+        Class::Serving | Class::Unmeasured => of.weight.into(),
         Class::Draining | Class::LastResort | Class::Out => 0,
     };
     Candidate {
@@ -121,16 +123,6 @@ fn candidate(
     }
 }
 
-/// A weight under slow start: never 0 for a share that is not, so that it gets some traffic.
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a product of 0..=1000 and 0..=1"
-)]
-fn scaled(weight: u16, share: f32) -> u32 {
-    if weight == 0 { 0 } else { ((f32::from(weight) * share).round() as u32).max(1) }
-}
-
 fn classify(contender: &Contender<'_>, rules: Rules<'_>) -> (Class, Reason) {
     match contender.ready {
         None => return (Class::Out, Reason::PortNotExported),
@@ -143,7 +135,8 @@ fn classify(contender: &Contender<'_>, rules: Rules<'_>) -> (Class, Reason) {
     if contender.state == PeerState::Down {
         return (Class::Out, Reason::Down);
     }
-    if contender.weight == 0 || contender.state == PeerState::Draining {
+    let drained = contender.drained || contender.weight == 0;
+    if drained || contender.state == PeerState::Draining {
         return (Class::Draining, Reason::Draining);
     }
     match contender.state {
@@ -163,10 +156,12 @@ fn wanted(contender: &Contender<'_>, policy: &Policy) -> Reason {
     }
 }
 
-/// `policy: local`: others are out while the own cluster serves and is not drained.
+/// `policy: local`: others are out while the own cluster serves and takes everything: what it is
+/// to leave to others must find them.
 fn confine_to_local(placed: &mut [(Class, Reason, &Contender<'_>)], policy: &Policy) {
-    let serving = placed.iter().any(|(class, _, c)| c.local && *class == Class::Serving);
-    if *policy == Policy::Local && serving {
+    let takes_all = |c: &Contender<'_>| c.local && c.share >= 1.0;
+    let alone = placed.iter().any(|(class, _, c)| takes_all(c) && *class == Class::Serving);
+    if *policy == Policy::Local && alone {
         for (class, reason, contender) in placed.iter_mut() {
             if !contender.local && *class != Class::Out {
                 (*class, *reason) = (Class::Out, Reason::Fenced);

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use super::order::{Contender, Rules, order};
 use super::{Candidate, DirectEndpoints, Inputs, PortRoute, Route, RouteTable};
 use crate::catalog::{
-    Claim, DnsMode, Export, ExportedEndpoint, LocalExport, Merged, Policy, ServiceType, merge,
+    Claim, DnsMode, Export, ExportedEndpoint, LocalExport, Merged, Policy, ServiceType, Share,
+    merge,
 };
 use crate::health::PeerState;
 use crate::model::{ClusterId, Locality, PortKey, ServiceKey};
@@ -110,6 +111,7 @@ struct Exporter<'a> {
     since: Instant,
     rtt: Option<Duration>,
     share: f32,
+    drained: bool,
     /// Its endpoints are reached directly.
     reachable: bool,
 }
@@ -135,6 +137,7 @@ impl<'a> Exporter<'a> {
             rtt: self.rtt,
             weight: self.export.settings.weight.get(),
             share: self.share,
+            drained: self.drained,
             ready,
         }
     }
@@ -156,20 +159,24 @@ fn exporters<'a>(inputs: &'a Inputs, key: &ServiceKey) -> Vec<Exporter<'a>> {
         state: PeerState::Up,
         since: inputs.started,
         rtt: Some(Duration::ZERO),
-        share: 1.0,
+        share: own.export.settings.share.fraction(),
+        drained: own.export.settings.share == Share::NONE,
         reachable: true,
     });
     let peers = inputs.peers.iter().filter_map(|(cluster, peer)| {
         let network = &peer.catalog.network;
+        let export = peer.catalog.exports.get(key)?;
+        let steered = peer.drain.of(export.settings.share);
         Some(Exporter {
             cluster,
-            export: peer.catalog.exports.get(key)?,
+            export,
             own: None,
             locality: &peer.catalog.locality,
             state: peer.state(),
             since: peer.health.as_ref().map_or(inputs.started, |health| health.since),
             rtt: peer.ranking_rtt(),
-            share: peer.share(),
+            share: peer.share() * steered.fraction(),
+            drained: steered == Share::NONE,
             reachable: !network.is_empty() && *network == inputs.network,
         })
     });
@@ -238,6 +245,7 @@ fn table(
         vips,
         peers: peers.collect(),
         ports: Arc::clone(&inputs.ports),
+        drains: Arc::clone(&inputs.drains),
         local: Arc::clone(&inputs.local),
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::steer::Steered;
 use crate::catalog::{
     DnsMode, ExportedEndpoint, LocalCatalog, LocalExport, Merged, Policy, ServiceType,
     SessionAffinity,
@@ -57,9 +58,10 @@ pub struct Candidate {
     pub state: PeerState,
     /// The round trip that ranks; 0 for the own cluster; `None` before the first measurement.
     pub rtt: Option<Duration>,
-    /// Its share under `weighted`, scaled by slow start; 0 is a drain.
+    /// Its weight under `weighted`, of which it gets `share`; 0 is a drain.
     pub weight: u32,
-    /// 0.0 to 1.0: the share of new streams it may take while it comes back slowly.
+    /// 0.0 to 1.0: the part of the new streams of its place that it takes: less than all while it
+    /// comes back slowly, is being drained, or has too few backends.
     pub share: f32,
     /// Whether a new stream may go there.
     pub usable: bool,
@@ -150,6 +152,8 @@ pub struct RouteTable {
     pub ports: Arc<GatewayPorts>,
     /// Peers by name.
     pub peers: BTreeMap<ClusterId, PeerStatus>,
+    /// The drains in force, by what is drained.
+    pub drains: Arc<Vec<Steered>>,
     /// What we export: the inbound gateway dials only this, `peering` publishes it.
     pub local: Arc<LocalCatalog>,
 }

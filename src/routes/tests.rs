@@ -11,18 +11,18 @@ use super::*;
 use crate::catalog::{
     Backend, CallerRules, ClusterRules, DnsMode, Export, ExportedEndpoint, ExportedPort, Fence,
     IpFamily, LocalCatalog, LocalExport, PeerCatalog, Policy, ServiceType, SessionAffinity,
-    Settings, Weight,
+    Settings, Share, Steer, Weight,
 };
 use crate::health::{Pace, PeerState, PeerView, ReplicaView, Target};
 use crate::model::{
     ClusterId, Locality, PortKey, PortNumber, PortSpec, Protocol, ReplicaId, ServiceKey,
 };
 
-fn cluster(name: &str) -> ClusterId {
+pub(super) fn cluster(name: &str) -> ClusterId {
     ClusterId::parse(name).unwrap()
 }
 
-fn web() -> ServiceKey {
+pub(super) fn web() -> ServiceKey {
     ServiceKey::parse("shop/web").unwrap()
 }
 
@@ -70,13 +70,13 @@ fn export(ports: &[(u32, u32)], created_ms: i64, settings: Settings) -> Export {
 }
 
 /// A cluster set around paris, with one service.
-struct World {
-    inputs: Inputs,
-    now: Instant,
+pub(super) struct World {
+    pub(super) inputs: Inputs,
+    pub(super) now: Instant,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let now = crate::clock::now();
         let inputs = Inputs {
             cluster: cluster("paris"),
@@ -87,11 +87,12 @@ impl World {
             peers: BTreeMap::new(),
             vips: BTreeMap::from([(web(), vec![IpAddr::from([127, 64, 0, 1])])]),
             ports: Arc::default(),
+            drains: Arc::default(),
         };
         Self { inputs, now }
     }
 
-    fn own(mut self, ready: u32, settings: Settings) -> Self {
+    pub(super) fn own(mut self, ready: u32, settings: Settings) -> Self {
         let backends = (0..ready)
             .map(|n| Backend {
                 address: ([10, 9, 0, u8::try_from(n).unwrap() + 1], 80).into(),
@@ -103,6 +104,8 @@ impl World {
             clusters: ClusterRules::Any,
             allow: CallerRules::default(),
             most_streams: None,
+            steer: Steer::default(),
+            direct_share: Share::FULL,
             backends: BTreeMap::from([(port(80), backends)]),
             slices: Vec::new(),
             problems: Vec::new(),
@@ -117,7 +120,7 @@ impl World {
         self
     }
 
-    fn peer(self, name: &str, state: PeerState, rtt: u64) -> Self {
+    pub(super) fn peer(self, name: &str, state: PeerState, rtt: u64) -> Self {
         self.peer_with(name, state, rtt, &[(80, 2)], Settings::default())
     }
 
@@ -157,12 +160,12 @@ impl World {
         self
     }
 
-    fn route(&self) -> Route {
+    pub(super) fn route(&self) -> Route {
         plan_service(&self.inputs, &web(), self.now).unwrap()
     }
 
     /// `cluster:reason`, an unusable one in brackets.
-    fn order(&self) -> Vec<String> {
+    pub(super) fn order(&self) -> Vec<String> {
         self.order_of(80)
     }
 

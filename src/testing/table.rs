@@ -28,6 +28,7 @@ impl Tables {
             vips: BTreeMap::new(),
             ports: Arc::default(),
             peers: BTreeMap::new(),
+            drains: Arc::default(),
             local: Arc::new(LocalCatalog::default()),
         })
     }

@@ -347,6 +347,9 @@ pub struct SettingsRecord {
     /// `local`.
     #[prost(enumeration = "LocalCode", tag = "8")]
     pub local: i32,
+    /// What the export takes at this moment, in percent; absent is all.
+    #[prost(uint32, optional, tag = "9")]
+    pub share: Option<u32>,
 }
 
 /// One endpoint of an exported service.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::config::{Config, Pod, Source};
 use crate::kubernetes::{self, PeerSpec, SecretData};
-use crate::model::ClusterId;
+use crate::model::{ClusterId, Drain};
 use crate::{peering, tls};
 
 /// The watches, where the source is an API server.
@@ -79,6 +79,13 @@ pub(in crate::app) fn peers_of_objects(
     peers.values().map(peer).collect()
 }
 
+/// The peers that their objects drain.
+pub(in crate::app) fn drains_of_objects(
+    peers: &BTreeMap<ClusterId, PeerSpec>,
+) -> BTreeMap<ClusterId, Drain> {
+    peers.iter().filter_map(|(cluster, peer)| Some((cluster.clone(), peer.drain?))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +110,7 @@ mod tests {
             namespaces: NamespaceRules::Any,
             trust_policy: true,
             dial_out: false,
+            drain: None,
             conditions: Vec::new(),
         };
         (cluster(name), spec)

@@ -101,9 +101,9 @@ addresses  127.64.0.1
 ports      80/TCP
 dns now    127.64.0.1
 
-RANK  CLUSTER  STATE  RTT       WEIGHT  USABLE  REASON   SINCE
-1     oregon   up     20.2 ms   100     yes     nearest  42 s
-2     tokyo    down   110.0 ms  100     no      down     2 h
+RANK  CLUSTER  STATE  RTT       WEIGHT  SHARE  USABLE  REASON   SINCE
+1     oregon   up     20.2 ms   100     100 %  yes     nearest  42 s
+2     tokyo    down   110.0 ms  100     100 %  no      down     2 h
 
 a new connection goes to oregon because: it is the nearest that is healthy (20.2 ms)
 "

@@ -7,6 +7,7 @@ mod early;
 mod ends;
 mod fakes;
 mod memory;
+mod overload;
 mod ports;
 mod probing;
 mod proxy;

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::catalog::{
     Backend, CallerRules, ClusterRules, Export, ExportedPort, LocalCatalog, LocalExport,
-    ServiceType, SessionAffinity, Settings,
+    ServiceType, SessionAffinity, Settings, Share, Steer,
 };
 use crate::clock;
 use crate::drain::{self, Trigger};
@@ -112,6 +112,7 @@ impl Site {
             cluster: name.clone(),
             services: std::collections::HashMap::new(),
             vips: BTreeMap::new(),
+            drains: Arc::default(),
             ports: Arc::default(),
             peers: BTreeMap::new(),
             local: Arc::new(LocalCatalog::default()),
@@ -217,6 +218,8 @@ impl Site {
             clusters: ClusterRules::Any,
             allow: CallerRules::default(),
             most_streams: None,
+            steer: Steer::default(),
+            direct_share: Share::FULL,
             backends: [(port_key(), backends)].into(),
             slices: Vec::new(),
             problems: vec![],

@@ -130,14 +130,14 @@ impl Decoder {
         let name = Name { namespace: id.namespace.unwrap_or_default(), name };
         let (uid, version) = (id.uid.unwrap_or_default(), id.resource_version.unwrap_or_default());
         let state = head.and_then(|head| {
-            let object = Sent { name: &name, uid: &uid, version: &version, head, text };
+            let mut object = Sent { name: &name, uid: &uid, version: &version, head, text };
             match resource {
                 Resource::Service => self.service(object),
                 Resource::Slice => self.slice(object),
                 Resource::Namespace => namespace(object),
                 Resource::Export => export(object),
                 Resource::Import => import(object),
-                Resource::Peer => self.peer(&object),
+                Resource::Peer => self.peer(&mut object),
                 Resource::Property => property(&object),
                 Resource::Secret => self.secret(&object),
             }

@@ -124,6 +124,7 @@ impl Scene {
             local: Arc::default(),
             peers: BTreeMap::new(),
             vips: BTreeMap::new(),
+            drains: Arc::default(),
             ports: Arc::default(),
         };
         let protocols = [Protocol::Tcp, Protocol::Udp];

@@ -3,7 +3,8 @@ use std::sync::Arc;
 use super::super::*;
 use super::scene::*;
 use crate::catalog::{
-    DnsMode, IpFamily, ObjectKind, Policy, ServiceObject, ServiceType, Settings, SliceEndpoint,
+    DnsMode, Export, IpFamily, LocalCatalog, LocalExport, ObjectKind, Policy, ServiceObject,
+    ServiceType, Settings, Share, SliceEndpoint,
 };
 use crate::health::PeerState;
 use crate::model::{HostLabel, ServiceKey};
@@ -64,6 +65,35 @@ fn weights_are_drawn_by_the_gateway_unless_nobody_else_is_in_the_draw() {
     assert_eq!(own().allot().settle().behind(), ["tcp-80->8080: 10.0.0.1"]);
     let scene = own().peer("oregon", export(&[HTTP])).allot().settle();
     assert_eq!(scene.behind(), ["tcp-80->20001: 10.1.0.1 10.1.0.2"]);
+}
+
+#[test]
+fn a_share_is_divided_by_the_gateway_and_missed_rather_than_a_connection() {
+    let pods = [endpoint("10.0.0.1")];
+    let slices: &[SliceOf<'_>] = &[(&[("http", 8080)], &pods)];
+    let takes = |percent: u32| {
+        let mut scene = Scene::new().own(service(&[HTTP]), slices);
+        let mut catalog = LocalCatalog::clone(&scene.inputs.local);
+        let mut local = LocalExport::clone(&catalog.exports[&web()]);
+        let mut export = Export::clone(&local.export);
+        export.settings.share = Share::new(percent).unwrap();
+        local.direct_share = export.settings.share;
+        local.export = Arc::new(export);
+        catalog.exports.insert(web(), Arc::new(local));
+        scene.inputs.local = Arc::new(catalog);
+        scene
+    };
+    let shared = |percent| takes(percent).peer("oregon", export(&[HTTP])).allot().settle();
+    assert_eq!(shared(100).behind(), ["tcp-80->8080: 10.0.0.1"]);
+    for percent in [99, 50, 1, 0] {
+        assert_eq!(shared(percent).behind(), ["tcp-80->20001: 10.1.0.1 10.1.0.2"], "{percent}");
+    }
+    assert_eq!(takes(50).allot().settle().behind(), ["tcp-80->8080: 10.0.0.1"], "nobody else");
+    let mut closed = shared(50);
+    for gateway in &mut closed.world.gateways {
+        gateway.open = Arc::default();
+    }
+    assert_eq!(closed.behind(), ["tcp-80->8080: 10.0.0.1"], "no gateway is open");
 }
 
 #[test]

@@ -42,6 +42,7 @@ fn record() -> ExportRecord {
             early_data: true,
             proxy_protocol: ProxyCode::V2.into(),
             local: LocalCode::Direct.into(),
+            share: None,
         }),
     }
 }

@@ -11,14 +11,14 @@ use super::super::text::{
 use super::{Decoded, Decoder, Seen, Sent, addresses, conditions, family, shown};
 use crate::catalog::{ExportObject, NamespaceRules, SourceEvent};
 use crate::kubernetes::view::{NamespaceSettings, PeerSpec, SecretData};
-use crate::model::{ClusterId, Namespace, PeerAddress};
+use crate::model::{ClusterId, Drain, Namespace, PeerAddress};
 use crate::objects::{Kind, LABEL_MANAGED_BY, MANAGER, ObservedExport, ObservedImport};
 
 /// The ClusterProperty that names the cluster (KEP-2149).
 const PROPERTY_CLUSTER_ID: &str = "cluster.clusterset.k8s.io";
 
 impl Decoder {
-    pub(super) fn peer(&self, object: &Sent<'_>) -> Result<Decoded, String> {
+    pub(super) fn peer(&self, object: &mut Sent<'_>) -> Result<Decoded, String> {
         let PeerText { spec, status } = object.parse()?;
         let cluster = spec.cluster.as_deref().unwrap_or(&object.name.name);
         let cluster =
@@ -32,6 +32,13 @@ impl Decoder {
             ),
             _ => NamespaceRules::Any,
         };
+        let drain = object.take_settings().remove("drain");
+        // A slip in it must not cost the peer.
+        let drain = drain.and_then(|text| {
+            let parsed = Drain::parse(&text);
+            let told = |error: &_| tracing::warn!(peer = %cluster, %error, "portolan.dev/drain of this Peer is not understood; nothing is drained by it");
+            parsed.inspect_err(told).ok()
+        });
         let peer = PeerSpec {
             name: object.name.name.clone(),
             uid: object.uid.into(),
@@ -43,6 +50,7 @@ impl Decoder {
             namespaces,
             trust_policy: spec.trust_policy.unwrap_or(true),
             dial_out: spec.dial_out.unwrap_or(true),
+            drain,
             conditions: conditions(&status),
         };
         Ok(Seen::Peer(Box::new(peer)).into())
