@@ -1,5 +1,6 @@
 //! Clusters whose source is an API server: whole agents, real sockets, API servers in memory.
 
+mod headless;
 mod site;
 
 use std::net::{IpAddr, SocketAddr};

@@ -15,13 +15,13 @@ use tokio_util::sync::CancellationToken;
 use super::attempt::{Attempt, Tried, Wish};
 use super::live::{self, Cut, Listed, Live, Order};
 use super::metrics::{Direction, Ending};
-use super::order::{Destination, order};
+use super::order::{Destination, of_pod, order};
 use super::pool::Tunnel;
 use super::race::{Failure, GIVE_UP, MOST_AT_ONCE, Race, Step, Way};
 use super::{Shared, backend, ends, relay, stream};
 use crate::clock;
 use crate::health::Target;
-use crate::model::{PortKey, ServiceKey};
+use crate::model::{Callee, PortKey};
 use crate::wire::frame::Verdict;
 
 /// Attempts at local backends.
@@ -64,7 +64,7 @@ impl Shared {
         self: Arc<Self>,
         client: TcpStream,
         from: SocketAddr,
-        key: ServiceKey,
+        callee: Callee,
         port: PortKey,
     ) {
         let begun = clock::now();
@@ -73,11 +73,16 @@ impl Shared {
         }
         let destinations = {
             let table = self.routes.load();
-            let route = table.services.get(&key).and_then(|route| route.port(port));
-            route.map(|route| order(route, rand::random::<f64>)).unwrap_or_default()
+            let route = table.services.get(&callee.service).and_then(|route| route.port(port));
+            let tried = |route| match &callee.pod {
+                Some(pod) => of_pod(route, pod),
+                None => order(route, rand::random::<f64>),
+            };
+            route.map(tried).unwrap_or_default()
         };
         let trace = rand::random();
-        let wish = Wish { key, port, client: from, trace, deadline: begun + GIVE_UP };
+        let Callee { service: key, pod } = callee;
+        let wish = Wish { key, pod, port, client: from, trace, deadline: begun + GIVE_UP };
         let mut chase = Chase {
             shared: Arc::clone(&self),
             wish: Arc::new(wish),
@@ -291,6 +296,7 @@ fn access_line(wish: &Wish, peer: &str, ending: Ending, sent: u64, received: u64
     tracing::debug!(
         direction = "outbound",
         service = %wish.key,
+        pod = wish.pod.as_ref().map(tracing::field::display),
         port = %wish.port,
         client = %wish.client,
         peer,

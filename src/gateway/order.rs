@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use super::race::Runner;
 use crate::health::PeerState;
-use crate::model::ClusterId;
+use crate::model::{ClusterId, PodName};
 use crate::routes::{Candidate, PortRoute, Reason};
 
 /// Where a stream may go.
@@ -22,6 +22,22 @@ pub(super) struct Destination {
 /// clients are refused rather than reset.
 pub(super) fn is_served(port: &PortRoute) -> bool {
     port.candidates.iter().any(|candidate| candidate.usable)
+}
+
+/// Whether a port leads anywhere: to some cluster, or to that of the one pod it stands for.
+pub(super) fn serves(port: &PortRoute, pod: Option<&PodName>) -> bool {
+    match pod {
+        Some(pod) => port.candidates.iter().any(|c| c.usable && c.cluster == pod.cluster),
+        None => is_served(port),
+    }
+}
+
+/// The one cluster that has a pod. Whether it is there that cluster knows best, and one that is
+/// Down is tried all the same, as there is no other.
+pub(super) fn of_pod(port: &PortRoute, pod: &PodName) -> SmallVec<[Destination; 4]> {
+    let tried = |c: &&Candidate| c.usable || c.reason == Reason::Down;
+    let candidates = port.candidates.iter().filter(|candidate| candidate.cluster == pod.cluster);
+    candidates.filter(|candidate| !candidate.local).filter(tried).map(destination).collect()
 }
 
 /// The usable candidates in the order to try them. Under `weighted` they are drawn without
@@ -123,6 +139,25 @@ mod tests {
         );
         assert_eq!(names(&port, 0.99), ["a", "c"]);
         assert!(is_served(&port));
+    }
+
+    #[test]
+    fn a_pod_is_nowhere_but_in_its_own_cluster() {
+        let mut down = candidate("c", 1, false);
+        down.reason = Reason::Down;
+        let port = port(vec![candidate("a", 1, true), candidate("b", 1, false), down], false);
+        for (cluster, tried, led) in
+            [("a", 1, true), ("b", 0, false), ("c", 1, false), ("d", 0, false)]
+        {
+            let pod = PodName {
+                cluster: ClusterId::parse(cluster).unwrap(),
+                hostname: crate::model::HostLabel::parse("db-0").unwrap(),
+            };
+            let to = of_pod(&port, &pod);
+            assert_eq!(to.len(), tried, "{cluster}");
+            assert!(to.iter().all(|destination| destination.cluster == pod.cluster));
+            assert_eq!(serves(&port, Some(&pod)), led, "{cluster}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One peer's connection: `READY`, then one stream after the other.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,10 +12,10 @@ use super::live::{self, Cut, Listed, Order};
 use super::metrics::{Direction, Ending};
 use super::role::Event;
 use super::{Shared, backend, stream};
-use crate::catalog::{Caller, LocalExport};
+use crate::catalog::{Backend, Caller, LocalExport};
 use crate::clock;
 use crate::drain::{Phase, Watch};
-use crate::model::{PortKey, ServiceKey};
+use crate::model::{HostLabel, PortKey, ServiceKey};
 use crate::routes::RouteTable;
 use crate::tls;
 use crate::wire::frame::{Acceptor, Asked, Control, Open, Ready, Verdict};
@@ -116,7 +117,7 @@ async fn idle(shared: &Shared, conn: &mut Session, drain: &mut Draining) -> Opti
 
 /// What an `OPEN` is to be served with.
 enum Grant {
-    Backends(Arc<RouteTable>, ServiceKey, PortKey),
+    Backends(Arc<RouteTable>, ServiceKey, PortKey, Option<HostLabel>),
     Echo,
 }
 
@@ -133,11 +134,12 @@ impl Shared {
                 let echoed = tokio::time::timeout(ECHO_TIME, echo(conn)).await;
                 return echoed.unwrap_or_default();
             }
-            Ok(Grant::Backends(table, key, port)) => {
+            Ok(Grant::Backends(table, key, port, pod)) => {
                 let Ok(permit) = Arc::clone(&self.peers).try_acquire_owned() else {
                     return self.refuse(conn, &open, Verdict::Overloaded, begun);
                 };
-                let dialled = self.dial_backend(&mut conn, &table, &key, port, &open).await;
+                let backends = backends(&table, &key, port, pod.as_ref());
+                let dialled = self.dial_backend(&mut conn, &table, &backends, &open).await;
                 (dialled, key, port, permit)
             }
             Err(verdict) => return self.refuse(conn, &open, verdict, begun),
@@ -162,7 +164,11 @@ impl Shared {
             return Ok(Grant::Echo);
         }
         let table = self.routes.load_full();
-        let Asked::Port(key, port) = &open.asked else { return Err(Verdict::NotExported) };
+        let (key, port, pod) = match &open.asked {
+            Asked::Port(key, port) => (key, port, None),
+            Asked::Pod(key, pod, port) => (key, port, Some(pod.clone())),
+            Asked::Echo | Asked::Nothing => return Err(Verdict::NotExported),
+        };
         let caller = Caller {
             cluster: conn.peer.cluster(),
             namespace: open.client.namespace.as_deref(),
@@ -175,7 +181,7 @@ impl Shared {
                 && open.hops <= MOST_HOPS
         };
         match table.local_export(key).map(allows) {
-            Some(true) => Ok(Grant::Backends(Arc::clone(&table), key.clone(), *port)),
+            Some(true) => Ok(Grant::Backends(Arc::clone(&table), key.clone(), *port, pod)),
             Some(false) | None => Err(Verdict::NotExported),
         }
     }
@@ -201,18 +207,15 @@ impl Shared {
         &self,
         conn: &mut Session,
         table: &RouteTable,
-        key: &ServiceKey,
-        port: PortKey,
+        backends: &[Backend],
         open: &Open,
     ) -> Dialled {
-        let none = Vec::new();
-        let backends = table.local_export(key).and_then(|e| e.backends.get(&port));
         let is_allowed = |address| self.is_backend(table, address);
         let time = match open.deadline_ms {
             0 => BACKEND_TIME,
             ms => Duration::from_millis(ms.into()).min(BACKEND_TIME),
         };
-        let dial = backend::connect(backends.unwrap_or(&none), is_allowed, BACKEND_TRIES, time);
+        let dial = backend::connect(backends, is_allowed, BACKEND_TRIES, time);
         tokio::pin!(dial);
         let mut payload = Vec::new();
         loop {
@@ -260,6 +263,21 @@ impl Shared {
         let (sent, received) = (finished.sent, finished.received);
         line(peer, remote, open, finished.ending, sent, received, begun);
         finished.conn
+    }
+}
+
+/// The backends that an `OPEN` may lead to: of a pod its own alone, which is one per family.
+fn backends<'t>(
+    table: &'t RouteTable,
+    key: &ServiceKey,
+    port: PortKey,
+    pod: Option<&HostLabel>,
+) -> Cow<'t, [Backend]> {
+    let all = table.local_export(key).and_then(|export| export.backends.get(&port));
+    let all = all.map(Vec::as_slice).unwrap_or_default();
+    match pod {
+        None => Cow::Borrowed(all),
+        Some(_) => all.iter().filter(|backend| backend.hostname.as_ref() == pod).cloned().collect(),
     }
 }
 

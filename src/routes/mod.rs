@@ -8,6 +8,7 @@
 mod inputs;
 mod order;
 mod plan;
+mod pods;
 mod shared;
 mod table;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod tests;
 
 pub use inputs::{Inputs, PeerInput};
 pub use plan::{plan, plan_service, replan};
+pub use pods::{MAX_REMOTE_PODS, RemotePod, RemotePods};
 pub use shared::{SharedTable, TableWriter};
 pub use table::{
     Candidate, DirectEndpoints, GatewayPorts, OpenPorts, PeerStatus, PortRoute, Reason, Route,

@@ -6,11 +6,11 @@ use super::*;
 
 const HOUR: i64 = 3600 * 1000;
 
-fn key(text: &str) -> ServiceKey {
-    ServiceKey::parse(text).unwrap()
+fn key(text: &str) -> Callee {
+    ServiceKey::parse(text).unwrap().into()
 }
 
-fn nth_key(number: usize) -> ServiceKey {
+fn nth_key(number: usize) -> Callee {
     key(&format!("shop/svc-{number}"))
 }
 
@@ -173,8 +173,8 @@ proptest! {
         let mut allocator = over(&ranges);
         let mut now = 0;
         // What each name should hold, and who released an address last and when.
-        let mut holds: BTreeMap<ServiceKey, Vec<IpAddr>> = BTreeMap::new();
-        let mut released: HashMap<IpAddr, (ServiceKey, i64)> = HashMap::new();
+        let mut holds: BTreeMap<Callee, Vec<IpAddr>> = BTreeMap::new();
+        let mut released: HashMap<IpAddr, (Callee, i64)> = HashMap::new();
         for step in steps {
             match step {
                 Step::Assign(n) => {

@@ -4,6 +4,7 @@ mod drain;
 mod ends;
 mod fakes;
 mod memory;
+mod pods;
 mod ports;
 mod probing;
 mod sites;

@@ -19,7 +19,7 @@ use crate::clock;
 use crate::drain::{self, Trigger};
 use crate::gateway::{Config, Context, Gateway, Metrics};
 use crate::health::{Fact, Pace, PeerState, PeerView, ReplicaView, Target};
-use crate::model::{ClusterId, PortKey, PortSpec, Protocol, ReplicaId, ServiceKey};
+use crate::model::{ClusterId, HostLabel, PortKey, PortSpec, Protocol, ReplicaId, ServiceKey};
 use crate::routes::{
     Candidate, PeerStatus, PortRoute, Reason, Route, RouteTable, SharedTable, TableWriter,
 };
@@ -185,8 +185,20 @@ impl Site {
 
     /// Exports the service with these backends, to whom the rules say.
     pub(super) fn export(&mut self, backends: &[SocketAddr], allow: CallerRules) {
-        let backends: Vec<Backend> =
-            backends.iter().map(|address| Backend { address: *address, hostname: None }).collect();
+        let backends = backends.iter().map(|address| Backend { address: *address, hostname: None });
+        self.export_backends(backends.collect(), allow);
+    }
+
+    /// The same of pods with hostnames, to everybody.
+    pub(super) fn export_pods(&mut self, pods: &[(&str, SocketAddr)]) {
+        let backend = |(name, address): &(&str, SocketAddr)| Backend {
+            address: *address,
+            hostname: Some(HostLabel::parse(name).unwrap()),
+        };
+        self.export_backends(pods.iter().map(backend).collect(), CallerRules::default());
+    }
+
+    fn export_backends(&mut self, backends: Vec<Backend>, allow: CallerRules) {
         let ready = u32::try_from(backends.len()).unwrap();
         let export = Export {
             key: key(),
@@ -201,6 +213,7 @@ impl Site {
             annotations: BTreeMap::new(),
             settings: Settings::default(),
             endpoints: vec![],
+            hosts: vec![],
         };
         let local = LocalExport {
             export: Arc::new(export),
@@ -289,7 +302,7 @@ impl Site {
 
     fn put(&mut self, route: Route) {
         for vip in &route.vips {
-            self.table.vips.insert(*vip, route.key.clone());
+            self.table.vips.insert(*vip, route.key.clone().into());
         }
         self.table.services.insert(route.key.clone(), Arc::new(route));
         self.publish();

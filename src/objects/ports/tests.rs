@@ -6,8 +6,8 @@ fn number(port: u32) -> PortNumber {
     PortNumber::new(port).unwrap()
 }
 
-fn key(name: &str) -> ServiceKey {
-    ServiceKey::parse(&format!("shop/{name}")).unwrap()
+fn key(name: &str) -> Callee {
+    ServiceKey::parse(&format!("shop/{name}")).unwrap().into()
 }
 
 fn tcp(port: u32) -> PortKey {
