@@ -14,7 +14,7 @@ use super::service::DerivedService;
 use super::slice::EndpointSlice;
 use super::slices::Sources;
 use crate::catalog::{IpFamily, SessionAffinity};
-use crate::model::{PortKey, PortNumber, PortSpec, Protocol};
+use crate::model::{PortKey, PortNumber, PortSpec};
 use crate::routes::RemotePod;
 
 /// What stands for the ports of one pod.
@@ -62,17 +62,17 @@ pub(super) fn slices(sources: Sources<'_>) -> Vec<EndpointSlice> {
         };
         let mut named = Named::new(sources.case.key, &owner);
         let of_service = (LABEL_SLICE_SERVICE, name);
-        for ((protocol, number), key) in pod.listens() {
-            let port = port_name(PortKey::new(protocol, number));
-            let at = ports.get(&key).filter(|at| service.ports.get(&key) == Some(*at));
-            let at: Option<(Protocol, PortNumber)> = at.map(|at| (protocol, *at));
-            for ip in &service.ips {
-                let family = IpFamily::of(*ip);
-                let mut cells = Cells::default();
-                cells.extend(&port, protocol, sources.opened(at, family));
-                let role = format!("pod {} {port} {}", pod.name, super::json::family(family));
-                named.add(&role, family, cells, std::slice::from_ref(&of_service));
+        let listens = pod.listens();
+        for family in service.ips.iter().map(|ip| IpFamily::of(*ip)) {
+            let mut cells = Cells::default();
+            for ((protocol, number), key) in &listens {
+                let recorded = |at: &&PortNumber| service.ports.get(key) == Some(*at);
+                let at = ports.get(key).filter(recorded).map(|at| (*protocol, *at));
+                let port = port_name(PortKey::new(*protocol, *number));
+                cells.extend(&port, *protocol, sources.opened(at, family));
             }
+            let role = format!("pod {} {}", pod.name, super::json::family(family));
+            named.add(&role, family, cells, std::slice::from_ref(&of_service));
         }
         slices.extend(named.slices);
     }

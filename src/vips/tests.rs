@@ -39,6 +39,26 @@ fn a_name_has_one_address_per_range_and_keeps_it() {
 }
 
 #[test]
+fn the_pods_of_a_service_hold_addresses_of_their_own() {
+    let mut allocator = over(&["127.64.0.0/16"]);
+    let pod = |host: &str| {
+        let cluster = crate::model::ClusterId::parse("oregon").unwrap();
+        let hostname = crate::model::HostLabel::parse(host).unwrap();
+        Callee::pod(key("shop/db").service, crate::model::PodName { cluster, hostname })
+    };
+    let [zero, one] = ["db-0", "db-1"].map(pod);
+    let before = allocator.assign(&zero, 0).unwrap();
+    assert_ne!(allocator.assign(&one, 0).unwrap(), before);
+    allocator.assign(&key("shop/dbx"), 0).unwrap();
+    allocator.release(&one, 0);
+    let service = key("shop/db").service;
+    assert!(allocator.held_of(&service).eq([&zero]));
+    let again = restarted(&allocator, &["127.64.0.0/16"]);
+    assert_eq!(again.get(&zero), Some(before.as_slice()));
+    assert_eq!(again.get(&one), None);
+}
+
+#[test]
 fn without_ranges_there_are_no_addresses() {
     assert_eq!(over(&[]).assign(&key("shop/web"), 0), Ok(vec![]));
 }
