@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use portolan::clock;
-use portolan::testing::{Agent, Backend, PATIENCE, World, drain};
+use portolan::testing::{Agent, Backend, PATIENCE, World, dns_query, drain};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -432,4 +432,73 @@ async fn annotations_of_an_export_reach_its_backend() {
     second.write_all(b"hello").await.unwrap();
     let refused = soon("the end", second.read(&mut [0])).await;
     assert!(refused.is_err(), "a second stream beside the only one");
+}
+
+/// From files, across networks: each pod of a headless service has a clusterset address.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_of_a_headless_service_is_reached_by_its_own_name() {
+    let world = World::new(&["paris", "oregon"]);
+    let pods =
+        [Backend::naming(anywhere(), "db-0").await, Backend::naming(anywhere(), "db-1").await];
+    let mut text = "apiVersion: v1\nkind: Service\n\
+                    metadata: { namespace: shop, name: db }\n\
+                    spec: { clusterIP: None, ports: [{ name: sql, port: 5432 }] }\n---\n\
+                    apiVersion: multicluster.x-k8s.io/v1beta1\nkind: ServiceExport\n\
+                    metadata: { namespace: shop, name: db }\n"
+        .to_owned();
+    for (number, pod) in pods.iter().enumerate() {
+        let (ip, port) = (pod.address.ip(), pod.address.port());
+        text.push_str(&format!(
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+             metadata: {{ namespace: shop, name: db-{number}, labels: {{ kubernetes.io/service-name: db }} }}\n\
+             addressType: IPv4\nports: [{{ name: sql, port: {port} }}]\n\
+             endpoints: [{{ addresses: [{ip}], hostname: db-{number} }}]\n"
+        ));
+    }
+    std::fs::write(world.registry("oregon").join("db.yaml"), text).expect("writable");
+    let start = |cluster: &str| {
+        let path = world.write_config(cluster, |peer| vec![world.gateway(peer)]);
+        let config = std::fs::read_to_string(&path).expect("just written");
+        std::fs::write(&path, config.replace("network: flat\n", "")).expect("writable");
+        Agent::start(&path)
+    };
+    let (paris, _oregon) = (start("paris"), start("oregon"));
+    paris.peers_up().await;
+    let of = |number: usize| format!("db-{number}.oregon.db.shop.svc.clusterset.local");
+    let mut answered = Vec::new();
+    for (number, pod) in pods.iter().enumerate() {
+        let found = soon("its address", async {
+            loop {
+                match dns_query(world.dns("paris"), &of(number)).await {
+                    Ok(found) if !found.is_empty() => return found,
+                    _ => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        });
+        let found = found.await;
+        // The Service's number, and that of the pod itself.
+        for port in [5432, pod.address.port()] {
+            let mut client = soon("a listener", async {
+                loop {
+                    match TcpStream::connect((found[0], port)).await {
+                        Ok(client) => return client,
+                        Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                    }
+                }
+            })
+            .await;
+            let mut said = String::new();
+            soon("an answer", client.read_to_string(&mut said)).await.expect("a FIN");
+            assert_eq!(said, format!("db-{number}"));
+        }
+        answered.extend(found);
+    }
+    answered.sort();
+    let name = "db.shop.svc.clusterset.local";
+    let mut all = dns_query(world.dns("paris"), name).await.expect("an answer");
+    all.sort();
+    assert_eq!(all, answered, "the name answers exactly these");
+    // In its own cluster each pod stands with its real address.
+    let own = dns_query(world.dns("oregon"), &of(0)).await.expect("an answer");
+    assert_eq!(own, [pods[0].address.ip()]);
 }

@@ -1,5 +1,6 @@
 //! Clusters whose source is an API server: whole agents, real sockets, API servers in memory.
 
+mod headless;
 mod site;
 
 use std::net::{IpAddr, SocketAddr};
@@ -175,6 +176,8 @@ async fn a_leader_that_has_not_heard_a_peer_takes_nothing_of_it_away() {
     let here = paris.start(1).await;
     let there = oregon.start(1).await;
     led(&paris, 1).await;
+    // What kube-proxy reads is written first.
+    paris.api.await_object("serviceimports", "shop/web", |import| import.is_some()).await;
     there.agent.kill();
     here.agent.kill();
     let mark = paris.api.mark();

@@ -158,6 +158,18 @@ impl Site {
         tokio::time::timeout(PATIENCE, look).await.expect("the state is written");
     }
 
+    /// Waits until a replica has written down a catalog in which that text stands.
+    pub(super) async fn peers_saved(&self, number: u8, text: &str) {
+        let path = self.dir.path().join(format!("state-{number}/peers"));
+        let look = async {
+            let written = |found: &[u8]| String::from_utf8_lossy(found).contains(text);
+            while !std::fs::read(&path).is_ok_and(|found| written(&found)) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, look).await.expect("the state is written");
+    }
+
     fn uid(&self, number: u8) -> String {
         format!("{}-{number}", self.name)
     }

@@ -285,7 +285,7 @@ async fn s10_idle_connections_never_keep_a_probe_waiting() {
 fn a_route_is_shown_as_it_was_decided() {
     use crate::catalog::{DnsMode, Policy, SessionAffinity};
     use crate::model::PortSpec;
-    use crate::routes::{Candidate, PortRoute, Route};
+    use crate::routes::{Candidate, PortRoute, RemotePods, Route};
     let now = crate::clock::now();
     let candidate = Candidate {
         cluster: ClusterId::parse("oregon").unwrap(),
@@ -316,6 +316,7 @@ fn a_route_is_shown_as_it_was_decided() {
         ports: vec![PortRoute { spec, candidates: vec![candidate.clone()], by_weight: false }],
         clusters: vec![candidate],
         direct: Vec::new(),
+        pods: RemotePods::default(),
     };
     assert_eq!(json::service(&route, vec![IpAddr::from([127, 64, 0, 1])], now), web());
 }

@@ -13,7 +13,7 @@ use super::settings;
 use crate::catalog::{Backend, CallerRules, ClusterRules, Export, LocalExport, Share, Steer};
 use crate::kubernetes::{ClusterView, GatewayMember, SecretData};
 use crate::model::{
-    ClusterId, Drain, PeerAddress, PortKey, PortNumber, Protocol, ReplicaId, ServiceKey,
+    Callee, ClusterId, Drain, PeerAddress, PortKey, PortNumber, Protocol, ReplicaId, ServiceKey,
 };
 use crate::objects::PortBook;
 use crate::peering::{PeerConfig, Presence};
@@ -25,8 +25,8 @@ use crate::{clock, drain};
 /// What the planner takes from the cluster.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct ClusterFacts {
-    /// The clusterset addresses: those of the imports.
-    pub(super) addresses: BTreeMap<ServiceKey, Vec<IpAddr>>,
+    /// The clusterset addresses: those of the imports, and of remote pods of headless ones.
+    pub(super) addresses: BTreeMap<Callee, Vec<IpAddr>>,
     /// The allocated ports.
     pub(super) ports: Arc<GatewayPorts>,
     /// The Peer objects.
@@ -54,8 +54,8 @@ struct SavedExport {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct SavedCluster {
     exports: Vec<SavedExport>,
-    addresses: Vec<(ServiceKey, Vec<IpAddr>)>,
-    ports: Vec<(Protocol, PortNumber, ServiceKey, PortKey)>,
+    addresses: Vec<(Callee, Vec<IpAddr>)>,
+    ports: Vec<(Protocol, PortNumber, Callee, PortKey)>,
     peers: Vec<PeerConfig>,
     bundles: BTreeMap<ClusterId, Arc<str>>,
     #[serde(default)]
@@ -79,7 +79,7 @@ impl SavedCluster {
         let ports = facts
             .ports
             .iter()
-            .map(|((protocol, port), (service, of))| (*protocol, *port, service.clone(), *of));
+            .map(|((protocol, port), (callee, of))| (*protocol, *port, callee.clone(), *of));
         Self {
             exports: exports.values().map(saved).collect(),
             addresses: facts.addresses.iter().map(|(k, ips)| (k.clone(), ips.clone())).collect(),
@@ -108,7 +108,7 @@ impl SavedCluster {
             (key, Arc::new(local))
         };
         let ports = self.ports.into_iter();
-        let ports = ports.map(|(protocol, port, service, of)| ((protocol, port), (service, of)));
+        let ports = ports.map(|(protocol, port, callee, of)| ((protocol, port), (callee, of)));
         let facts = ClusterFacts {
             addresses: self.addresses.into_iter().collect(),
             ports: Arc::new(ports.collect()),
@@ -223,9 +223,9 @@ impl Hearers {
 
 /// The ports of an earlier run, whose holders keep them.
 pub(super) fn book(range: RangeInclusive<PortNumber>, restored: &GatewayPorts) -> PortBook {
-    let mut held: BTreeMap<ServiceKey, BTreeMap<PortKey, PortNumber>> = BTreeMap::new();
-    for ((_, number), (key, port)) in restored {
-        held.entry(key.clone()).or_default().insert(*port, *number);
+    let mut held: BTreeMap<Callee, BTreeMap<PortKey, PortNumber>> = BTreeMap::new();
+    for ((_, number), (callee, port)) in restored {
+        held.entry(callee.clone()).or_default().insert(*port, *number);
     }
     let mut book = PortBook::new(range);
     book.restore(&held, clock::now());
@@ -245,8 +245,14 @@ impl ClusterFacts {
     fn of(view: &ClusterView, ports: Arc<GatewayPorts>) -> Self {
         let imports = view.imports.iter().filter(|(_, import)| !import.foreign);
         let addressed = imports.filter(|(_, import)| !import.ips.is_empty());
+        let imports = addressed.map(|(key, import)| (key.clone().into(), import.ips.clone()));
+        // A pod has no import of its own: its Service says where it is, once its ports are known.
+        let pods = view.services.iter().filter(|(callee, service)| {
+            callee.pod.is_some() && !service.foreign && !service.ports.is_empty()
+        });
+        let pods = pods.map(|(callee, service)| (callee.clone(), service.ips.clone()));
         Self {
-            addresses: addressed.map(|(key, import)| (key.clone(), import.ips.clone())).collect(),
+            addresses: imports.chain(pods).collect(),
             ports,
             peers: settings::kubernetes::peers_of_objects(&view.peers),
             bundles: settings::kubernetes::supply(None, &view.peers).peers,

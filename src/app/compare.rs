@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::health::{PeerState, PeerView};
-use crate::model::{ClusterId, ServiceKey};
+use crate::model::ClusterId;
 use crate::peering;
 use crate::routes::RouteTable;
 
@@ -47,10 +47,10 @@ pub(super) fn keep_equal_routes(old: &RouteTable, new: &mut RouteTable) {
 }
 
 /// Names whose value is new, gone or another. Values at the same place are not looked into.
-pub(super) fn changed_keys<T: Eq>(
-    old: &BTreeMap<ServiceKey, T>,
-    new: &BTreeMap<ServiceKey, T>,
-) -> Vec<ServiceKey> {
+pub(super) fn changed_keys<K: Ord + Clone, T: Eq>(
+    old: &BTreeMap<K, T>,
+    new: &BTreeMap<K, T>,
+) -> Vec<K> {
     let changed = new.iter().filter(|(key, value)| old.get(*key) != Some(*value));
     let gone = old.keys().filter(|key| !new.contains_key(*key));
     changed.map(|(key, _)| key).chain(gone).cloned().collect()

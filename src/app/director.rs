@@ -4,6 +4,8 @@
 //! and at all of them when the gateway's pods did. What it says is complete, so that the writer
 //! may be another replica at any moment; only the leader allots ports, the others read them.
 
+mod pods;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -18,7 +20,7 @@ use crate::kubernetes::{
 };
 use crate::model::{ClusterId, PortKey, PortNumber, ServiceKey};
 use crate::objects::{
-    Case, Desired, Exhausted, GatewayPod, Observed, PeerStatus, PortBook, World, desired,
+    Case, Desired, Exhausted, GatewayPod, Observed, PeerStatus, PodPorts, PortBook, World, desired,
 };
 use crate::routes::{OpenPorts, Route, RouteTable, SharedTable};
 use crate::siblings::{Condition, Sibling, SiblingView};
@@ -94,6 +96,7 @@ struct Seen {
     refused: Option<NotExported>,
     observed: Observed,
     allotted: Option<BTreeMap<PortKey, PortNumber>>,
+    pods: Option<PodPorts>,
     exhausted: Option<Exhausted>,
 }
 
@@ -163,28 +166,32 @@ impl Director {
         self.tell_peers(&view, &table, now, wall_ms);
         let refusals = Arc::clone(&self.sources.refusals.borrow_and_update());
         let mut said = Vec::new();
-        let unheard =
-            view.peers.keys().any(|peer| table.peers.get(peer).is_none_or(|p| p.revision == 0));
+        let is_unheard =
+            |peer: &&ClusterId| table.peers.get(*peer).is_none_or(|known| known.revision == 0);
+        let unheard: BTreeSet<&ClusterId> = view.peers.keys().filter(is_unheard).collect();
         for key in self.names(&table, &view) {
             let route = table.services.get(&key).cloned();
-            if unheard && self.may_yet_be_exported(&key, route.as_deref(), &view) {
+            if self.may_yet_be_exported(&key, route.as_deref(), &view, &unheard) {
                 continue;
             }
             let observed = view.observed(&key, refusals.get(&key).cloned());
             let (allotted, exhausted) = self.allot(&key, route.as_deref(), &observed, now);
+            let (pods, lacking) = self.allot_pods(&key, route.as_deref(), &observed, now);
             let seen = Seen {
                 local: table.local.exports.get(&key).cloned(),
                 refused: table.local.refused.get(&key).copied(),
                 route,
                 observed,
                 allotted,
-                exhausted,
+                pods,
+                exhausted: exhausted.or(lacking),
             };
             if !moved && self.seen.get(&key).is_some_and(|before| before.is(&seen)) {
                 continue;
             }
             let before = self.seen.get(&key);
             self.tell_owner(&key, before.and_then(|seen| seen.local.as_deref()), &seen, &view);
+            self.tell_importer(&key, before, &seen, &view);
             log_way(&key, before.and_then(|seen| seen.route.as_deref()), seen.route.as_deref());
             said.push(seen.decide(&key, &world, wall_ms));
             if seen.is_gone() {
@@ -204,20 +211,26 @@ impl Director {
         key: &ServiceKey,
         route: Option<&Route>,
         view: &ClusterView,
+        unheard: &BTreeSet<&ClusterId>,
     ) -> bool {
+        if unheard.is_empty() {
+            return false;
+        }
         let known = self.seen.get(key).is_some_and(|seen| seen.route.is_some());
-        let recorded = view.services.get(key).map(|service| &service.ports);
+        let recorded = view.services.get(&key.clone().into()).map(|service| &service.ports);
         let held = view.imports.contains_key(key) || recorded.is_some();
         let shrinks = route.is_none_or(|route| {
             let gone = |port: &PortKey| route.port(*port).is_none();
             recorded.is_some_and(|ports| ports.keys().any(gone))
+                || pods::lacks(route, key, view, unheard)
         });
         held && shrinks && !known
     }
 
     /// Every name that anything should exist for, exists for, or was said to exist for.
     fn names(&self, table: &RouteTable, view: &ClusterView) -> BTreeSet<ServiceKey> {
-        let known = view.exports.keys().chain(view.imports.keys()).chain(view.services.keys());
+        let services = view.services.keys().map(|callee| &callee.service);
+        let known = view.exports.keys().chain(view.imports.keys()).chain(services);
         table.services.keys().chain(known).chain(self.seen.keys()).cloned().collect()
     }
 
@@ -239,14 +252,15 @@ impl Director {
         let Some(route) = wanted else {
             // As long as the Service lingers, so do connections to its ports.
             if observed.service.is_none() {
-                self.book.release(key, now);
+                self.book.release(&key.clone().into(), now);
             }
             return (None, None);
         };
         let ports: BTreeSet<PortKey> = route.ports.iter().map(|port| port.spec.key()).collect();
-        match self.book.assign(key, &ports, now) {
+        let callee = key.clone().into();
+        match self.book.assign(&callee, &ports, now) {
             Ok(ports) => (Some(ports.clone()), None),
-            Err(exhausted) => (self.book.held(key).cloned(), Some(exhausted)),
+            Err(exhausted) => (self.book.held(&callee).cloned(), Some(exhausted)),
         }
     }
 
@@ -442,6 +456,7 @@ impl Seen {
             && self.refused == other.refused
             && self.observed == other.observed
             && self.allotted == other.allotted
+            && self.pods == other.pods
             && self.exhausted == other.exhausted
     }
 
@@ -452,6 +467,7 @@ impl Seen {
             local: self.local.as_deref(),
             refused: self.refused,
             allotted: self.allotted.as_ref(),
+            pods: self.pods.as_ref(),
             exhausted: self.exhausted.as_ref(),
         };
         desired(&case, &self.observed, world, wall_ms)
@@ -461,6 +477,7 @@ impl Seen {
     fn is_gone(&self) -> bool {
         self.route.is_none()
             && self.observed.service.is_none()
+            && self.observed.pods.is_empty()
             && self.observed.import.is_none()
             && self.observed.export.is_none()
     }

@@ -4,6 +4,7 @@
 //! bound ones are read back from [`Running::addresses`]. Only this module knows every other;
 //! edges meet nowhere else. Not here: any protocol or policy.
 
+mod addresses;
 mod build;
 mod cluster;
 mod compare;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
+use super::addresses::Addresses;
 use super::cluster::{ClusterFacts, SavedCluster};
 use super::compare::{
     changed_keys, down_replicas, keep_equal_routes, replicas_differ, routes_differ,
@@ -22,15 +23,14 @@ use super::saved;
 use super::saver::{Job, Saved};
 use super::settings;
 use super::status::SourceStatus;
-use crate::catalog::{Assembly, LocalCatalog, ServiceType, SourceUpdate};
+use crate::catalog::{Assembly, LocalCatalog, SourceUpdate};
 use crate::clock;
 use crate::config::Config;
 use crate::drain;
 use crate::health::{Fact, Health, PeerView};
-use crate::model::{ClusterId, ServiceKey};
+use crate::model::ClusterId;
 use crate::peering;
 use crate::routes::{Drains, Inputs, Orders, PeerInput, RouteTable, Steering, plan, replan};
-use crate::vips;
 
 /// So many tables may be published within [`BURST_WITHIN`]: a new service takes two, one without
 /// its address and one as soon as that is written down.
@@ -78,20 +78,20 @@ pub(super) struct Outlets {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Planner {
-    inputs: Inputs,
+    pub(super) inputs: Inputs,
     assembly: Assembly,
     health: Health,
     steering: Steering,
-    addresses: Addresses,
-    table: Arc<RouteTable>,
-    dirty: Dirty,
+    pub(super) addresses: Addresses,
+    pub(super) table: Arc<RouteTable>,
+    pub(super) dirty: Dirty,
     /// When the last tables were published, oldest first.
     published: [Instant; BURST],
     /// When time alone was last considered.
     looked: Instant,
     views: BTreeMap<ClusterId, PeerView>,
     /// Addresses that were assigned but are not yet written down.
-    unwritten: bool,
+    pub(super) unwritten: bool,
     writing: bool,
     catalogs_changed: bool,
     catalogs_saved: Instant,
@@ -102,15 +102,6 @@ pub(super) struct Planner {
     /// Since when it is known which peers there are.
     peers_known: Option<Instant>,
     out: Outlets,
-}
-
-/// Who gives clusterset addresses.
-#[derive(Debug)]
-pub(super) enum Addresses {
-    /// We do, from configured ranges.
-    Ours(vips::Allocator),
-    /// The cluster does; as it last said.
-    Clusters(Arc<ClusterFacts>),
 }
 
 impl Planner {
@@ -256,7 +247,8 @@ impl Planner {
         let Addresses::Clusters(before) = &self.addresses else { return };
         let before = Arc::clone(before);
         if before.addresses != facts.addresses {
-            self.dirty.add(changed_keys(&before.addresses, &facts.addresses));
+            let changed = changed_keys(&before.addresses, &facts.addresses);
+            self.dirty.add(changed.into_iter().map(|callee| callee.service));
             self.inputs.vips = facts.addresses.clone();
         }
         if before.ports != facts.ports {
@@ -457,28 +449,6 @@ impl Planner {
         }
     }
 
-    /// Every ClusterSetIP import has addresses from the moment they are written down until it is
-    /// gone.
-    fn assign_vips(&mut self, table: &RouteTable, touched: &BTreeSet<ServiceKey>) {
-        let Addresses::Ours(vips) = &mut self.addresses else { return };
-        for key in touched {
-            let wanted = table
-                .services
-                .get(key)
-                .is_some_and(|route| route.service_type == ServiceType::ClusterSetIp);
-            if wanted {
-                match vips.assign(key, clock::wall_ms()) {
-                    Ok(ips) => self.unwritten |= self.inputs.vips.get(key) != Some(&ips),
-                    Err(error) => tracing::warn!(service = %key, %error, "no clusterset address"),
-                }
-            } else if vips.get(key).is_some() {
-                vips.release(key, clock::wall_ms());
-                self.inputs.vips.remove(key);
-                self.unwritten = true;
-            }
-        }
-    }
-
     fn save_if_due(&mut self, now: Instant) {
         if self.writing {
             return;
@@ -510,16 +480,7 @@ impl Planner {
     fn take_saved(&mut self, saved: Saved) {
         self.writing = false;
         match saved {
-            Saved::Vips(written) => {
-                let Addresses::Ours(vips) = &self.addresses else { return };
-                let fresh: Vec<_> = written
-                    .into_iter()
-                    .filter(|(key, ips)| self.inputs.vips.get(key) != Some(ips))
-                    .filter(|(key, ips)| vips.get(key) == Some(ips.as_slice()))
-                    .collect();
-                self.dirty.add(fresh.iter().map(|(key, _)| key.clone()));
-                self.inputs.vips.extend(fresh);
-            }
+            Saved::Vips(written) => self.take_addresses(written),
             Saved::Peers | Saved::Cluster => {}
             Saved::Failed(job) => match job {
                 Job::Vips(..) => self.unwritten = true,
@@ -540,23 +501,6 @@ impl Planner {
             tracing::info!(services = self.table.services.len(), "ready");
             self.out.ready.send_replace(true);
             self.release_unused();
-        }
-    }
-
-    /// Addresses held since an earlier run by names that are gone now.
-    fn release_unused(&mut self) {
-        let Addresses::Ours(vips) = &mut self.addresses else { return };
-        let names = &self.table.services;
-        let gone: Vec<_> = vips
-            .held()
-            .map(|(key, _)| key)
-            .filter(|key| !names.contains_key(*key))
-            .cloned()
-            .collect();
-        for key in gone {
-            vips.release(&key, clock::wall_ms());
-            self.inputs.vips.remove(&key);
-            self.unwritten = true;
         }
     }
 }

@@ -11,7 +11,7 @@ use super::cluster::SavedCluster;
 use super::saved::{self, SavedPeers};
 use crate::backoff::Backoff;
 use crate::drain;
-use crate::model::ServiceKey;
+use crate::model::Callee;
 use crate::store::Store;
 use crate::vips;
 
@@ -19,7 +19,7 @@ use crate::vips;
 #[derive(Debug)]
 pub(super) enum Job {
     /// The clusterset addresses, and the names that hold them now.
-    Vips(Box<vips::Saved>, BTreeMap<ServiceKey, Vec<IpAddr>>),
+    Vips(Box<vips::Saved>, BTreeMap<Callee, Vec<IpAddr>>),
     /// The peers' catalogs.
     Peers(Box<SavedPeers>),
     /// What the own cluster says.
@@ -30,7 +30,7 @@ pub(super) enum Job {
 #[derive(Debug)]
 pub(super) enum Saved {
     /// These addresses are written down and may be answered.
-    Vips(BTreeMap<ServiceKey, Vec<IpAddr>>),
+    Vips(BTreeMap<Callee, Vec<IpAddr>>),
     /// The peers' catalogs are written.
     Peers,
     /// What the own cluster says is written.

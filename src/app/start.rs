@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::addresses::{Addresses, addressed};
 use super::cluster::{ClusterFacts, SavedCluster};
-use super::planner::{Addresses, Start};
+use super::planner::Start;
 use super::saved::{self, SavedPeers};
 use super::settings;
-use crate::catalog::{Assembly, LocalCatalog, ServiceType, SourceEvent};
+use crate::catalog::{Assembly, LocalCatalog, SourceEvent};
 use crate::config::Config;
 use crate::health::{self, Health};
 use crate::model::{ClusterId, Drain};
@@ -30,11 +31,9 @@ pub(super) fn from_files(config: &Config, store: &Store, first: Vec<SourceEvent>
     let mut inputs = inputs(config, store, &peers, local);
     let mut addresses = vips::Allocator::new(config.vips.clone(), saved::load_vips(store));
     let unaddressed = plan(&inputs, inputs.started);
-    for (key, route) in &unaddressed.services {
-        if route.service_type == ServiceType::ClusterSetIp
-            && let Err(error) = addresses.assign(key, clock::wall_ms())
-        {
-            tracing::warn!(service = %key, %error, "no clusterset address");
+    for callee in unaddressed.services.values().flat_map(|route| addressed(route)) {
+        if let Err(error) = addresses.assign(&callee, clock::wall_ms()) {
+            tracing::warn!(service = %callee, %error, "no clusterset address");
         }
     }
     if let Err(error) = saved::save(store, saved::VIPS, &addresses.saved()) {

@@ -1,15 +1,15 @@
 //! What of a peer's record is believed: a peer speaks only for itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::export::Export;
+use super::export::{EndpointPort, Export, ExportedHost, ServiceType};
 use super::reserved;
-use crate::model::{Namespace, ServiceKey, canonical};
+use crate::model::{HostLabel, Namespace, ServiceKey, canonical};
 
 /// The namespaces that are imported from a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -106,11 +106,16 @@ pub fn admit(belief: &Belief, export: Export) -> Result<Export, Refusal> {
 
 /// What of a peer's record is believed. A record outside the imported namespaces is refused; an
 /// endpoint that may not be believed is dropped and the record stays, since the service itself
-/// is reached through the peer's gateway and not through that address.
+/// is reached through the peer's gateway and not through that address; so are the pods of a
+/// headless one that have a hostname, which are kept by that alone.
 pub fn judge(belief: &Belief, mut export: Export) -> Result<Admitted, Refusal> {
     if !belief.namespaces.allows(&export.key.namespace) {
         return Err(Refusal::Namespace(export.key));
     }
+    export.hosts = match export.service_type {
+        ServiceType::Headless => hosts(&export),
+        ServiceType::ClusterSetIp => Vec::new(),
+    };
     let mut dropped = Vec::new();
     export.endpoints.retain_mut(|endpoint| {
         endpoint.address = canonical(endpoint.address);
@@ -125,6 +130,22 @@ pub fn judge(belief: &Belief, mut export: Export) -> Result<Admitted, Refusal> {
     // Before 1970 nothing was exported; the epoch is already the oldest there is.
     export.created_ms = export.created_ms.max(0);
     Ok(Admitted { export, dropped })
+}
+
+/// The pods that have a hostname; one of two families is two endpoints and one pod.
+fn hosts(export: &Export) -> Vec<ExportedHost> {
+    let mut found: BTreeMap<&HostLabel, BTreeSet<EndpointPort>> = BTreeMap::new();
+    for endpoint in &export.endpoints {
+        if let Some(hostname) = &endpoint.hostname {
+            found.entry(hostname).or_default().extend(&endpoint.ports);
+        }
+    }
+    let host = |(hostname, ports): (&HostLabel, BTreeSet<EndpointPort>)| {
+        let mut ports: Vec<_> = ports.into_iter().collect();
+        ports.dedup_by_key(|port| port.key);
+        ExportedHost { hostname: hostname.clone(), ports }
+    };
+    found.into_iter().map(host).collect()
 }
 
 fn is_nobody(address: IpAddr) -> bool {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::annotations::{Wishes, parse_settings};
-use super::export::{Export, ExportedEndpoint, ExportedPort, IpFamily, ServiceType};
+use super::export::{EndpointPort, Export, ExportedEndpoint, ExportedPort, IpFamily, ServiceType};
 use super::local::{Backend, ExportProblem, LocalExport};
 use super::object::{
     ExportObject, ObjectKind, ServiceObject, SliceEndpoint, SliceObject, SliceObjectKey,
@@ -14,7 +14,7 @@ use super::object::{
 };
 use super::reserved;
 use super::settings::{DnsMode, Share};
-use crate::model::{HostLabel, PortKey, PortSpec, ServiceKey};
+use crate::model::{HostLabel, PortSpec, ServiceKey};
 
 /// How many dropped label keys a problem names.
 const NAMED_KEYS: usize = 5;
@@ -228,6 +228,7 @@ fn build(
         annotations,
         settings,
         endpoints,
+        hosts: Vec::new(),
     };
     let slices = slices.iter().map(|slice| Arc::clone(slice)).collect();
     LocalExport {
@@ -333,24 +334,27 @@ fn first_name<'a>(
 /// The endpoints as they travel. Pods on the host network share an address under several
 /// hostnames: each is a record of its own, so that each has its name in DNS.
 fn endpoints(ports: &[PortSpec], slices: &[&Arc<SliceObject>]) -> Vec<ExportedEndpoint> {
-    let mut found: BTreeMap<(IpAddr, Option<&HostLabel>), BTreeSet<PortKey>> = BTreeMap::new();
+    let mut found: BTreeMap<(IpAddr, Option<&HostLabel>), BTreeSet<EndpointPort>> = BTreeMap::new();
     for slice in slices {
-        let served = |spec: &&PortSpec| {
-            slice.ports.iter().any(|port| port.name == spec.name && port.protocol == spec.protocol)
-        };
-        let served: Vec<_> = ports.iter().filter(served).map(PortSpec::key).collect();
+        let served = ports.iter().flat_map(|spec| {
+            let of_spec = slice
+                .ports
+                .iter()
+                .filter(|port| port.name == spec.name && port.protocol == spec.protocol);
+            of_spec.map(|port| EndpointPort { key: spec.key(), target: Some(port.port) })
+        });
+        let served: Vec<_> = served.collect();
         for (address, endpoint) in ready(slice) {
             found.entry((address, endpoint.hostname.as_ref())).or_default().extend(&served);
         }
     }
-    let record =
-        |((address, hostname), ports): ((IpAddr, Option<&HostLabel>), BTreeSet<PortKey>)| {
-            ExportedEndpoint {
-                address,
-                hostname: hostname.cloned(),
-                ports: ports.into_iter().collect(),
-            }
-        };
+    let record = |((address, hostname), ports): (_, BTreeSet<EndpointPort>)| {
+        let hostname: Option<&HostLabel> = hostname;
+        let mut ports: Vec<_> = ports.into_iter().collect();
+        // A pod that moves between slices may stand in both, with two targets: the lower one.
+        ports.dedup_by_key(|port| port.key);
+        ExportedEndpoint { address, hostname: hostname.cloned(), ports }
+    };
     found.into_iter().map(record).collect()
 }
 

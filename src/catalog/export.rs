@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::settings::Settings;
-use crate::model::{HostLabel, Locality, PortKey, PortSpec, ServiceKey};
+use crate::model::{HostLabel, Locality, PortKey, PortNumber, PortSpec, ServiceKey};
 
 /// The type of an import (KEP-1645, "Service Types").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -91,6 +91,31 @@ pub struct ExportedPort {
     pub ready: u32,
 }
 
+/// A Service port that an endpoint serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EndpointPort {
+    /// The Service port.
+    #[serde(flatten)]
+    pub key: PortKey,
+    /// The port at the endpoint's own address; `None` where a peer does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<PortNumber>,
+}
+
+impl EndpointPort {
+    /// Where it is at the endpoint's address: the Service's number where nobody says.
+    #[must_use]
+    pub fn number(self) -> PortNumber {
+        self.target.unwrap_or(self.key.port)
+    }
+}
+
+impl From<PortKey> for EndpointPort {
+    fn from(key: PortKey) -> Self {
+        Self { key, target: None }
+    }
+}
+
 /// One ready endpoint: sent only for headless exports and those with `dns: endpoints`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ExportedEndpoint {
@@ -98,8 +123,26 @@ pub struct ExportedEndpoint {
     pub address: IpAddr,
     /// The pod's hostname, where it has one.
     pub hostname: Option<HostLabel>,
-    /// The Service ports it serves, ascending.
-    pub ports: Vec<PortKey>,
+    /// The Service ports it serves, ascending, each once.
+    pub ports: Vec<EndpointPort>,
+}
+
+impl ExportedEndpoint {
+    /// That Service port, if the endpoint serves it.
+    #[must_use]
+    pub fn port(&self, key: PortKey) -> Option<EndpointPort> {
+        self.ports.iter().find(|port| port.key == key).copied()
+    }
+}
+
+/// A ready pod of a peer's headless export that has a hostname. By that its gateway finds it,
+/// whatever its address and whether or not that is believed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportedHost {
+    /// Its hostname.
+    pub hostname: HostLabel,
+    /// The Service ports it serves at any of its addresses, ascending, each once.
+    pub ports: Vec<EndpointPort>,
 }
 
 /// What one cluster says of one exported service.
@@ -129,6 +172,10 @@ pub struct Export {
     pub settings: Settings,
     /// Ready endpoints, where they travel at all; ascending by address.
     pub endpoints: Vec<ExportedEndpoint>,
+    /// Of a peer's headless export the pods with hostnames, ascending. Does not travel: it is
+    /// made of the endpoints, those that are not believed included, when the record is judged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<ExportedHost>,
 }
 
 impl Export {

@@ -23,8 +23,8 @@ pub use admit::{Admitted, Belief, Doubt, NamespaceRules, Refusal, admit, judge};
 pub use annotations::{Wishes, parse_settings};
 pub use assembly::{Assembly, NotExported};
 pub use export::{
-    AffinityTimeout, Export, ExportedEndpoint, ExportedPort, IpFamily, PeerCatalog, ServiceType,
-    SessionAffinity,
+    AffinityTimeout, EndpointPort, Export, ExportedEndpoint, ExportedHost, ExportedPort, IpFamily,
+    PeerCatalog, ServiceType, SessionAffinity,
 };
 pub use local::{Backend, ExportProblem, LocalCatalog, LocalExport};
 pub use merge::{Claim, Conflict, ConflictReason, Merged, Precedence, merge};

@@ -13,7 +13,7 @@ use super::affinity::Client;
 use super::load::{Place, Seat, Wanted};
 use super::{Shared, ends, proxy};
 use crate::catalog::{LocalExport, ProxyProtocol, SessionAffinity};
-use crate::model::{PortKey, ServiceKey, canonical};
+use crate::model::{HostLabel, PortKey, ServiceKey, canonical};
 use crate::routes::RouteTable;
 use crate::wire::frame::Verdict;
 
@@ -38,6 +38,8 @@ pub(super) struct Errand<'a> {
     pub(super) key: &'a ServiceKey,
     /// Its port.
     pub(super) port: PortKey,
+    /// The one pod of a headless service that it is to be.
+    pub(super) pod: Option<&'a HostLabel>,
     /// The client, as its own cluster vouches for it.
     pub(super) client: Option<SocketAddr>,
     /// Backends that are tried.
@@ -67,7 +69,7 @@ impl Shared {
         table: &RouteTable,
         errand: Errand<'_>,
     ) -> Result<Backed, Verdict> {
-        let Errand { key, port, client, tries, time } = errand;
+        let Errand { key, port, pod, client, tries, time } = errand;
         let export = table.local_export(key).ok_or(Verdict::NoEndpoint)?;
         let place = self.loads.admit(key, export.most_streams).ok_or(Verdict::Overloaded)?;
         let stays = client.filter(|_| keeps_clients(table, export));
@@ -76,7 +78,11 @@ impl Shared {
         let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
         let mut verdict = Verdict::NoEndpoint;
         for _ in 0..tries {
-            let fits = |address| !tried.contains(&address) && self.is_backend(table, address);
+            let fits = |address| {
+                !tried.contains(&address)
+                    && self.is_backend(table, address)
+                    && pod.is_none_or(|pod| is_of_pod(export, port, pod, address))
+            };
             let Some(seat) = self.loads.seat(wanted, fits) else { break };
             let address = seat.address;
             tried.push(address);
@@ -106,6 +112,12 @@ impl Shared {
         }
         Err(verdict)
     }
+}
+
+/// Whether a backend is that pod's, which has one per family.
+fn is_of_pod(export: &LocalExport, port: PortKey, pod: &HostLabel, address: SocketAddr) -> bool {
+    let backends = export.backends.get(&port).map(Vec::as_slice).unwrap_or_default();
+    backends.iter().any(|of| of.address == address && of.hostname.as_ref() == Some(pod))
 }
 
 /// Whether a client's streams all go to one backend: as the import has it, which all clusters see

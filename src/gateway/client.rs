@@ -23,7 +23,8 @@ use super::race::{Failure, GIVE_UP, MOST_AT_ONCE, Race, Step, Way};
 use super::{Shared, ends, relay, stream};
 use crate::clock;
 use crate::health::Target;
-use crate::model::{PortKey, ServiceKey};
+use crate::model::{Callee, PortKey};
+use crate::routes::Route;
 use crate::wire::frame::{MAX_EARLY, Verdict};
 
 /// Attempts at local backends.
@@ -68,7 +69,7 @@ impl Shared {
         self: Arc<Self>,
         client: TcpStream,
         from: SocketAddr,
-        key: ServiceKey,
+        callee: Callee,
         port: PortKey,
     ) {
         let begun = clock::now();
@@ -77,12 +78,15 @@ impl Shared {
         }
         let (destinations, speaks_first) = {
             let table = self.routes.load();
-            let route = table.services.get(&key);
+            let route = table.services.get(&callee.service);
             let draw = rand::random::<f64>;
-            (
-                route.map(|route| order::for_client(route, port, from.ip(), draw)),
-                route.is_some_and(|route| route.early_data),
-            )
+            let tried = |route: &Arc<Route>| match &callee.pod {
+                Some(pod) => {
+                    route.port(port).map(|port| order::of_pod(port, pod)).unwrap_or_default()
+                }
+                None => order::for_client(route, port, from.ip(), draw),
+            };
+            (route.map(tried), route.is_some_and(|route| route.early_data))
         };
         let destinations = destinations.unwrap_or_default();
         let worth = |first: &Destination| !first.local && !first.runner.suspect;
@@ -91,7 +95,8 @@ impl Shared {
             _ => Vec::new(),
         };
         let trace = rand::random();
-        let wish = Wish { key, port, client: from, trace, deadline: begun + GIVE_UP, early };
+        let Callee { service: key, pod } = callee;
+        let wish = Wish { key, pod, port, client: from, trace, deadline: begun + GIVE_UP, early };
         let mut chase = Chase {
             shared: Arc::clone(&self),
             wish: Arc::new(wish),
@@ -195,6 +200,7 @@ impl Shared {
         let errand = Errand {
             key: &wish.key,
             port: wish.port,
+            pod: None,
             client: Some(wish.client),
             tries: LOCAL_TRIES,
             time: LOCAL_TIME,
@@ -355,6 +361,7 @@ fn access_line(wish: &Wish, peer: &str, ending: Ending, sent: u64, received: u64
     tracing::debug!(
         direction = "outbound",
         service = %wish.key,
+        pod = wish.pod.as_ref().map(tracing::field::display),
         port = %wish.port,
         client = %wish.client,
         peer,

@@ -10,7 +10,7 @@ use super::affinity::{Client, Name};
 use super::race::Runner;
 use crate::catalog::{Policy, SessionAffinity};
 use crate::health::PeerState;
-use crate::model::{ClusterId, PortKey};
+use crate::model::{ClusterId, PodName, PortKey};
 use crate::routes::{Candidate, PortRoute, Reason, Route};
 
 /// With affinity a client is at home in one of those within this share of the best, or
@@ -88,6 +88,22 @@ fn band(serving: &[&Candidate]) -> usize {
     let equal =
         |candidate: &&&Candidate| !candidate.local && candidate.rtt.is_some_and(|rtt| rtt <= most);
     serving.iter().take_while(equal).count().max(1)
+}
+
+/// Whether a port leads anywhere: to some cluster, or to that of the one pod it stands for.
+pub(super) fn serves(port: &PortRoute, pod: Option<&PodName>) -> bool {
+    match pod {
+        Some(pod) => port.candidates.iter().any(|c| c.usable && c.cluster == pod.cluster),
+        None => is_served(port),
+    }
+}
+
+/// The one cluster that has a pod. Whether it is there that cluster knows best, and one that is
+/// Down is tried all the same, as there is no other.
+pub(super) fn of_pod(port: &PortRoute, pod: &PodName) -> SmallVec<[Destination; 4]> {
+    let tried = |c: &&Candidate| c.usable || c.reason == Reason::Down;
+    let candidates = port.candidates.iter().filter(|candidate| candidate.cluster == pod.cluster);
+    candidates.filter(|candidate| !candidate.local).filter(tried).map(destination).collect()
 }
 
 /// The usable candidates in the order to try them. Under `weighted` they are drawn without
@@ -201,6 +217,25 @@ mod tests {
         );
         assert_eq!(names(&port, 0.99), ["a", "c"]);
         assert!(is_served(&port));
+    }
+
+    #[test]
+    fn a_pod_is_nowhere_but_in_its_own_cluster() {
+        let mut down = candidate("c", 1, false);
+        down.reason = Reason::Down;
+        let port = port(vec![candidate("a", 1, true), candidate("b", 1, false), down], false);
+        for (cluster, tried, led) in
+            [("a", 1, true), ("b", 0, false), ("c", 1, false), ("d", 0, false)]
+        {
+            let pod = PodName {
+                cluster: ClusterId::parse(cluster).unwrap(),
+                hostname: crate::model::HostLabel::parse("db-0").unwrap(),
+            };
+            let to = of_pod(&port, &pod);
+            assert_eq!(to.len(), tried, "{cluster}");
+            assert!(to.iter().all(|destination| destination.cluster == pod.cluster));
+            assert_eq!(serves(&port, Some(&pod)), led, "{cluster}");
+        }
     }
 
     #[test]
@@ -323,9 +358,9 @@ mod tests {
     fn what_is_pinned_is_never_left_while_it_is_usable() {
         let mut pinned = candidate("far", 1, true);
         pinned.reason = Reason::Pinned;
-        pinned.rtt = Some(std::time::Duration::from_millis(200));
+        pinned.rtt = Some(Duration::from_millis(200));
         let mut near = candidate("near", 1000, true);
-        near.rtt = Some(std::time::Duration::from_millis(1));
+        near.rtt = Some(Duration::from_millis(1));
         let led = led(&port(vec![pinned, near], false));
         assert_eq!(led.len(), 1, "{led:?}");
         assert!(led.contains_key("far"));

@@ -17,15 +17,15 @@ use super::{Gateway, ListenOn, Shared, bind, order};
 use crate::backoff::Backoff;
 use crate::clock;
 use crate::drain::{Phase, Watch};
-use crate::model::{PortKey, PortNumber, Protocol, ServiceKey, canonical};
-use crate::routes::{OpenPorts, RouteTable};
+use crate::model::{Callee, PortKey, PortNumber, Protocol, canonical};
+use crate::routes::{OpenPorts, RemotePod, RouteTable};
 
 /// Pause after the system had no descriptor for a client.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 /// A failed bind is tried again between these.
 const BIND_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-type Wanted = BTreeMap<SocketAddr, (ServiceKey, PortKey)>;
+type Wanted = BTreeMap<SocketAddr, (Callee, PortKey)>;
 
 /// The listeners there are and those there should be.
 struct Listeners {
@@ -38,7 +38,7 @@ struct Listeners {
 }
 
 struct Open {
-    serves: (ServiceKey, PortKey),
+    serves: (Callee, PortKey),
     stop: CancellationToken,
     task: AbortHandle,
 }
@@ -92,16 +92,33 @@ fn allocated_ports(table: &RouteTable, at: IpAddr) -> Wanted {
 /// The TCP ports of clusterset addresses that somebody serves.
 fn served_vips(table: &RouteTable) -> Wanted {
     let mut wanted = Wanted::new();
-    for (address, key) in &table.vips {
-        let Some(route) = table.services.get(key) else { continue };
+    for (address, callee) in &table.vips {
+        let Some(route) = table.services.get(&callee.service) else { continue };
+        if let Some(name) = &callee.pod {
+            wanted.extend(served_pod(*address, callee, route.pods.get(name)));
+            continue;
+        }
         for port in route.ports.iter().filter(|port| order::is_served(port)) {
             if port.spec.protocol == Protocol::Tcp {
                 let address = SocketAddr::new(*address, port.spec.port.get());
-                wanted.insert(address, (key.clone(), port.spec.key()));
+                wanted.insert(address, (callee.clone(), port.spec.key()));
             }
         }
     }
     wanted
+}
+
+/// The TCP ports of a pod's clusterset address.
+fn served_pod(
+    address: IpAddr,
+    callee: &Callee,
+    pod: Option<&RemotePod>,
+) -> impl Iterator<Item = (SocketAddr, (Callee, PortKey))> {
+    let listens = pod.filter(|pod| pod.usable).map(RemotePod::listens).unwrap_or_default();
+    let tcp = listens.into_iter().filter(|((protocol, _), _)| *protocol == Protocol::Tcp);
+    tcp.map(move |((_, number), key)| {
+        (SocketAddr::new(address, number.get()), (callee.clone(), key))
+    })
 }
 
 impl Listeners {
@@ -134,9 +151,9 @@ impl Listeners {
         if self.shared.config.listen_on == ListenOn::Vips {
             return;
         }
-        let leads = |(key, port): &(ServiceKey, PortKey)| {
-            let route = table.services.get(key);
-            route.and_then(|route| route.port(*port)).is_some_and(order::is_served)
+        let leads = |(callee, port): &(Callee, PortKey)| {
+            let route = table.services.get(&callee.service).and_then(|route| route.port(*port));
+            route.is_some_and(|route| order::serves(route, callee.pod.as_ref()))
         };
         let open = self.open.iter().filter(|(_, open)| leads(&open.serves));
         let ports = open.filter_map(|(at, _)| PortNumber::new(at.port().into()).ok());
@@ -151,8 +168,8 @@ impl Listeners {
     }
 
     fn mention_others(&mut self, table: &RouteTable) {
-        let other = |key: &ServiceKey| {
-            table.services.get(key).is_some_and(|route| {
+        let other = |callee: &Callee| {
+            table.services.get(&callee.service).is_some_and(|route| {
                 route.ports.iter().any(|port| port.spec.protocol != Protocol::Tcp)
             })
         };
@@ -162,7 +179,7 @@ impl Listeners {
         }
     }
 
-    fn listen(&mut self, address: SocketAddr, serves: (ServiceKey, PortKey)) {
+    fn listen(&mut self, address: SocketAddr, serves: (Callee, PortKey)) {
         match bind::listen(address) {
             Ok(listener) => {
                 if self.failed.remove(&address).is_some() {
@@ -225,7 +242,7 @@ impl Listeners {
 async fn accept(
     shared: Arc<Shared>,
     listener: TcpListener,
-    serves: (ServiceKey, PortKey),
+    serves: (Callee, PortKey),
     stop: CancellationToken,
 ) {
     let mut clients = JoinSet::new();
@@ -241,10 +258,10 @@ async fn accept(
                         Some(permit) = shared.clients.permit() => permit,
                         () = stop.cancelled() => break,
                     };
-                    let (key, port) = serves.clone();
+                    let (callee, port) = serves.clone();
                     // On a dual-stack socket an IPv4 client has a mapped address.
                     let from = SocketAddr::new(canonical(from.ip()), from.port());
-                    let served = Arc::clone(&shared).serve_client(client, from, key, port);
+                    let served = Arc::clone(&shared).serve_client(client, from, callee, port);
                     clients.spawn(async move {
                         served.await;
                         drop(permit);

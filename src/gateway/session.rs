@@ -13,7 +13,7 @@ use super::{Shared, stream};
 use crate::catalog::{Caller, LocalExport};
 use crate::clock;
 use crate::drain::{Phase, Watch};
-use crate::model::{PortKey, ServiceKey};
+use crate::model::{HostLabel, PortKey, ServiceKey};
 use crate::routes::RouteTable;
 use crate::tls;
 use crate::wire::frame::{Acceptor, Asked, Control, MAX_EARLY, Open, Ready, Verdict};
@@ -115,7 +115,7 @@ async fn idle(shared: &Shared, conn: &mut Session, drain: &mut Draining) -> Opti
 
 /// What an `OPEN` is to be served with.
 enum Grant {
-    Backends(Arc<RouteTable>, ServiceKey, PortKey),
+    Backends(Arc<RouteTable>, ServiceKey, PortKey, Option<HostLabel>),
     Echo,
 }
 
@@ -132,11 +132,12 @@ impl Shared {
                 let echoed = tokio::time::timeout(ECHO_TIME, echo(conn)).await;
                 return echoed.unwrap_or_default();
             }
-            Ok(Grant::Backends(table, key, port)) => {
+            Ok(Grant::Backends(table, key, port, pod)) => {
                 let Ok(permit) = Arc::clone(&self.peers).try_acquire_owned() else {
                     return self.refuse(conn, &open, Verdict::Overloaded, begun);
                 };
-                let dialled = self.dial_backend(&mut conn, &table, &key, port, &open).await;
+                let dialled =
+                    self.dial_backend(&mut conn, &table, (&key, port, pod.as_ref()), &open).await;
                 (dialled, key, permit)
             }
             Err(verdict) => return self.refuse(conn, &open, verdict, begun),
@@ -162,7 +163,11 @@ impl Shared {
             return Ok(Grant::Echo);
         }
         let table = self.routes.load_full();
-        let Asked::Port(key, port) = &open.asked else { return Err(Verdict::NotExported) };
+        let (key, port, pod) = match &open.asked {
+            Asked::Port(key, port) => (key, port, None),
+            Asked::Pod(key, pod, port) => (key, port, Some(pod.clone())),
+            Asked::Echo | Asked::Nothing => return Err(Verdict::NotExported),
+        };
         let caller = Caller {
             cluster: conn.peer.cluster(),
             namespace: open.client.namespace.as_deref(),
@@ -175,7 +180,7 @@ impl Shared {
                 && open.hops <= MOST_HOPS
         };
         match table.local_export(key).map(allows) {
-            Some(true) => Ok(Grant::Backends(Arc::clone(&table), key.clone(), *port)),
+            Some(true) => Ok(Grant::Backends(Arc::clone(&table), key.clone(), *port, pod)),
             Some(false) | None => Err(Verdict::NotExported),
         }
     }
@@ -204,8 +209,7 @@ impl Shared {
         &self,
         conn: &mut Session,
         table: &RouteTable,
-        key: &ServiceKey,
-        port: PortKey,
+        (key, port, pod): (&ServiceKey, PortKey, Option<&HostLabel>),
         open: &Open,
     ) -> Dialled {
         let time = match open.deadline_ms {
@@ -213,7 +217,7 @@ impl Shared {
             ms => Duration::from_millis(ms.into()).min(BACKEND_TIME),
         };
         let client = open.client.address;
-        let errand = Errand { key, port, client, tries: BACKEND_TRIES, time };
+        let errand = Errand { key, port, pod, client, tries: BACKEND_TRIES, time };
         let dial = self.connect_backend(table, errand);
         tokio::pin!(dial);
         let mut early = Vec::new();

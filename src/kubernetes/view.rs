@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 pub(super) use self::keep::{Held, View};
 use crate::catalog::{IpFamily, NamespaceRules};
-use crate::model::{ClusterId, Drain, Namespace, PeerAddress, ServiceKey};
+use crate::model::{Callee, ClusterId, Drain, Namespace, PeerAddress, ServiceKey};
 use crate::objects::{
     Condition, McsVersion, Observed, ObservedExport, ObservedImport, ObservedService, derived_name,
 };
@@ -30,8 +30,8 @@ pub struct ClusterView {
     pub mcs: McsVersion,
     /// The namespaces that are not on their way out.
     pub namespaces: Arc<BTreeMap<Namespace, NamespaceSettings>>,
-    /// The derived Services, ours alone.
-    pub services: Arc<BTreeMap<ServiceKey, ObservedService>>,
+    /// The derived Services, ours alone, those of remote pods among them.
+    pub services: Arc<BTreeMap<Callee, ObservedService>>,
     /// Services of others whose name begins as those of ours do; see [`ClusterView::service`].
     pub taken: Arc<BTreeMap<(Namespace, Box<str>), ObservedService>>,
     /// The ServiceImports, others' among them.
@@ -144,7 +144,7 @@ impl ClusterView {
     #[must_use]
     pub fn service(&self, key: &ServiceKey) -> Option<&ObservedService> {
         let taken = || self.taken.get(&(key.namespace.clone(), derived_name(key).into()));
-        self.services.get(key).or_else(taken)
+        self.services.get(&Callee::from(key.clone())).or_else(taken)
     }
 
     /// What the cluster holds of one name; `refusal` is what the writer met.
@@ -153,6 +153,9 @@ impl ClusterView {
         Observed {
             namespace_exists: self.namespaces.contains_key(&key.namespace),
             service: self.service(key).cloned(),
+            pods: Callee::pods(&self.services, key)
+                .map(|(pod, of)| (pod.clone(), of.clone()))
+                .collect(),
             import: self.imports.get(key).cloned(),
             export: self.exports.get(key).cloned(),
             refusal,

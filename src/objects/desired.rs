@@ -12,13 +12,14 @@ use super::labels::{
 };
 use super::object::{Meta, Object, Owner};
 use super::observed::{Desired, Observed, ObservedImport, ObservedService, World};
+use super::pods;
 use super::ports::{Exhausted, has_gateway};
 use super::ready::{export_status, pending, says};
 use super::service::DerivedService;
 use super::slice::EndpointSlice;
 use super::slices::{self, Sources};
 use crate::catalog::{IpFamily, LocalExport, Merged, NotExported, ServiceType};
-use crate::model::{PortKey, PortNumber, PortSpec, ServiceKey};
+use crate::model::{PodName, PortKey, PortNumber, PortSpec, ServiceKey};
 use crate::routes::Route;
 
 /// One name, as everything above the API server knows it.
@@ -35,14 +36,19 @@ pub struct Case<'a> {
     /// The ports of the gateway that stand for its ports ([`super::PortBook`]); `None`: nobody
     /// has looked, those that are recorded hold.
     pub allotted: Option<&'a BTreeMap<PortKey, PortNumber>>,
+    /// The same for each of its remote pods: one that is not here gets nothing.
+    pub pods: Option<&'a PodPorts>,
     /// Why it got no more of them.
     pub exhausted: Option<&'a Exhausted>,
 }
 
+/// The ports of the gateway that stand for those of remote pods.
+pub type PodPorts = BTreeMap<PodName, BTreeMap<PortKey, PortNumber>>;
+
 /// Everything that should exist for one name, at `now_ms` (Unix milliseconds, for conditions).
 /// While the namespace is missing: nothing.
 ///
-/// A derived Service comes first, with the gateway's ports recorded in its annotation. Once the
+/// Derived Services (that of the import; of a headless one those of its remote pods) come first, with the gateway's ports recorded in its annotation. Once the
 /// API server has given it addresses the import follows, which copies them; slices follow once
 /// what owns them is there. An import that something stands in the way of is there at once, and
 /// says what. An object whose name somebody else took is desired all the same: who writes sees that
@@ -95,12 +101,14 @@ impl<'a> Decision<'a> {
     fn objects(&self, now_ms: i64) -> Vec<Object> {
         let mut slices = self.mcs_slices();
         let import = self.import(!slices.is_empty(), now_ms);
-        let service = self.derived_service();
-        if service.is_some() {
+        let mut services = Vec::from_iter(self.derived_service());
+        if !services.is_empty() {
             slices.extend(self.derived_slices());
         }
-        let mut objects: Vec<Object> =
-            service.map(Object::Service).into_iter().chain(import.map(Object::Import)).collect();
+        services.extend(pods::services(self.sources, &self.families(), |name| self.meta(name)));
+        slices.extend(pods::slices(self.sources));
+        let mut objects: Vec<Object> = services.into_iter().map(Object::Service).collect();
+        objects.extend(import.map(Object::Import));
         slices.sort_by(|one, other| one.meta.name.cmp(&other.meta.name));
         objects.extend(slices.into_iter().map(Object::Slice));
         objects
@@ -194,7 +202,16 @@ impl<'a> Decision<'a> {
 
     /// The families of the import, in the order of its addresses.
     fn families(&self) -> Vec<IpFamily> {
-        if self.clusterset_ip { families_of(&self.ips) } else { self.shared.clone() }
+        match (self.clusterset_ip, self.shared.is_empty() && self.leads_to_pods()) {
+            (true, _) => families_of(&self.ips),
+            (false, false) => self.shared.clone(),
+            (false, true) => self.sources.world.families.first().copied().into_iter().collect(),
+        }
+    }
+
+    /// Whether calls to remote pods pass the gateway.
+    fn leads_to_pods(&self) -> bool {
+        !self.sources.route.pods.led.is_empty()
     }
 
     /// Whether something stands in the way that people must know of before there is an address.
@@ -215,9 +232,15 @@ impl<'a> Decision<'a> {
         if let Some(refusal) = &observed.refusal {
             return pending(format!("the API server refused a write: {refusal}"));
         }
-        let lacks = if self.clusterset_ip { self.lacks(case) } else { None };
+        let lacks = if self.clusterset_ip {
+            self.lacks(case)
+        } else {
+            case.exhausted.map(|exhausted| pending(exhausted.to_string()))
+        };
         lacks.unwrap_or_else(|| {
-            says(ConditionStatus::True, "Ready", Exported::of(self.merged).message())
+            let told = [Exported::of(self.merged).message(), self.sources.route.pods.to_string()];
+            let told: Vec<_> = told.into_iter().filter(|text| !text.is_empty()).collect();
+            says(ConditionStatus::True, "Ready", told.join("; "))
         })
     }
 
@@ -247,8 +270,8 @@ impl<'a> Decision<'a> {
     /// Whether no call can get through for want of a common family. The gateway translates
     /// between families; what does not pass it, it cannot help.
     fn is_foreign_to_families(&self) -> bool {
-        let passes =
-            self.clusterset_ip && self.merged.ports.iter().any(|spec| has_gateway(spec.key()));
+        let carried = || self.merged.ports.iter().any(|spec| has_gateway(spec.key()));
+        let passes = if self.clusterset_ip { carried() } else { self.leads_to_pods() };
         self.shared.is_empty() && !self.sources.world.families.is_empty() && !passes
     }
 

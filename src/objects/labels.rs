@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use crate::model::{PortKey, PortNumber, Protocol, ServiceKey};
+use crate::model::{Callee, PodName, PortKey, PortNumber, Protocol, ServiceKey};
 
 /// The value of the managed-by labels on everything of ours.
 pub const MANAGER: &str = "portolan.dev";
@@ -15,6 +15,10 @@ pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const LABEL_SLICE_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// The exported Service's name, on everything of ours.
 pub const LABEL_SERVICE: &str = "portolan.dev/service";
+/// On the derived Service of one remote pod: its hostname.
+pub const LABEL_POD: &str = "portolan.dev/pod";
+/// On the derived Service of one remote pod: its cluster.
+pub const LABEL_POD_CLUSTER: &str = "portolan.dev/cluster";
 /// The Service an EndpointSlice belongs to: what kube-proxy reads.
 pub const LABEL_SLICE_SERVICE: &str = "kubernetes.io/service-name";
 /// The multi-cluster service an EndpointSlice belongs to (KEP-1645).
@@ -47,10 +51,27 @@ pub(super) fn short_digest(text: &str) -> String {
 /// and 10 hex digits of SHA-256(namespace/name); 60 octets at most, an RFC 1035 label.
 #[must_use]
 pub fn derived_name(key: &ServiceKey) -> String {
-    let name = key.name.as_str();
+    derived(key.name.as_str(), &key.to_string())
+}
+
+/// The same for one remote pod of it, from its hostname and SHA-256(namespace/name/pod.cluster).
+pub(super) fn derived_pod_name(key: &ServiceKey, pod: &PodName) -> String {
+    derived(pod.hostname.as_str(), &format!("{key}/{pod}"))
+}
+
+/// The name of the derived Service of a service or of one remote pod of it.
+#[must_use]
+pub fn derived_name_of(callee: &Callee) -> String {
+    match &callee.pod {
+        Some(pod) => derived_pod_name(&callee.service, pod),
+        None => derived_name(&callee.service),
+    }
+}
+
+fn derived(shown: &str, whole: &str) -> String {
     // A label is ASCII, so any octet is a boundary.
-    let kept = &name[..name.len().min(KEPT_OCTETS)];
-    format!("portolan-{kept}-{}", short_digest(&key.to_string()))
+    let kept = &shown[..shown.len().min(KEPT_OCTETS)];
+    format!("portolan-{kept}-{}", short_digest(whole))
 }
 
 /// The name of a port of the derived Service: `<proto>-<number>`.

@@ -19,6 +19,7 @@ mod layout;
 mod object;
 mod observed;
 mod peer;
+mod pods;
 mod ports;
 mod ready;
 mod service;
@@ -28,11 +29,12 @@ mod slices;
 mod tests;
 
 pub use condition::{Condition, ConditionStatus};
-pub use desired::{Case, desired};
+pub use desired::{Case, PodPorts, desired};
 pub use import::{ImportSpec, ImportStatus, ServiceImport};
 pub use labels::{
-    ANNOTATION_PORTS, LABEL_MANAGED_BY, LABEL_MCS_SERVICE, LABEL_SERVICE, LABEL_SLICE_MANAGED_BY,
-    LABEL_SLICE_SERVICE, LABEL_SOURCE_CLUSTER, MANAGER, derived_name, parse_ports, write_ports,
+    ANNOTATION_PORTS, LABEL_MANAGED_BY, LABEL_MCS_SERVICE, LABEL_POD, LABEL_POD_CLUSTER,
+    LABEL_SERVICE, LABEL_SLICE_MANAGED_BY, LABEL_SLICE_SERVICE, LABEL_SOURCE_CLUSTER, MANAGER,
+    derived_name, derived_name_of, parse_ports, write_ports,
 };
 pub use object::{Kind, McsVersion, Meta, Object, ObjectId, Owner};
 pub use observed::{

@@ -6,10 +6,12 @@ use std::fmt;
 use serde_json::Value;
 
 use super::import::ServiceImport;
-use super::labels::{LABEL_MANAGED_BY, LABEL_SERVICE, LABEL_SLICE_MANAGED_BY, MANAGER};
+use super::labels::{
+    LABEL_MANAGED_BY, LABEL_POD, LABEL_POD_CLUSTER, LABEL_SERVICE, LABEL_SLICE_MANAGED_BY, MANAGER,
+};
 use super::service::DerivedService;
 use super::slice::EndpointSlice;
-use crate::model::{Namespace, ServiceKey, ServiceName};
+use crate::model::{Callee, ClusterId, HostLabel, Namespace, PodName, ServiceKey, ServiceName};
 
 /// The kinds of object we write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -159,6 +161,21 @@ impl Object {
     pub fn key(&self) -> Option<ServiceKey> {
         let name = self.meta().labels.get(LABEL_SERVICE)?;
         Some(ServiceKey::new(self.meta().namespace.clone(), ServiceName::parse(name).ok()?))
+    }
+
+    /// The service that a derived Service stands for, or the one remote pod of it.
+    #[must_use]
+    pub fn callee(&self) -> Option<Callee> {
+        let label = |name| self.meta().labels.get(name).map(AsRef::as_ref);
+        let service = self.key()?;
+        Some(match (label(LABEL_POD_CLUSTER), label(LABEL_POD)) {
+            (None, None) => service.into(),
+            (Some(cluster), Some(host)) => {
+                let cluster = ClusterId::parse(cluster).ok()?;
+                Callee::pod(service, PodName { cluster, hostname: HostLabel::parse(host).ok()? })
+            }
+            _ => return None,
+        })
     }
 
     /// Whether its label says that we manage it.

@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use super::condition::Condition;
 use super::object::{McsVersion, Object};
 use crate::catalog::IpFamily;
-use crate::model::{PortKey, PortNumber, Protocol, ServiceKey};
+use crate::model::{PodName, PortKey, PortNumber, Protocol, ServiceKey};
 
-/// How long the derived Service stays, empty, after its import went: nobody who still has its
-/// address from DNS reaches somebody else there.
+/// How long a derived Service stays, empty, after its import or its pod went: nobody who still has
+/// its address from DNS reaches somebody else there, and a pod that is replaced comes back to it.
 pub const SERVICE_LINGERS: Duration = Duration::from_secs(30);
 
 /// The own cluster, the same for every name.
@@ -53,6 +53,8 @@ pub struct Observed {
     pub namespace_exists: bool,
     /// The object with the derived Service's name.
     pub service: Option<ObservedService>,
+    /// The derived Services of remote pods, ours alone.
+    pub pods: BTreeMap<PodName, ObservedService>,
     /// The ServiceImport of the name.
     pub import: Option<ObservedImport>,
     /// The ServiceExport of the name.
@@ -103,7 +105,7 @@ pub struct ObservedExport {
 }
 
 /// Everything that should exist for one name. An object of ours with this key that is not among
-/// `objects` is to go: imports and slices at once, the derived Service [`SERVICE_LINGERS`] later.
+/// `objects` is to go: imports and slices at once, derived Services [`SERVICE_LINGERS`] later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Desired {
     /// The name.

@@ -1,4 +1,4 @@
-//! Which port of the gateway stands for which port of an import.
+//! Which port of the gateway stands for which port of an import, or of a remote pod of one.
 //!
 //! Behind a clusterset address that is the cluster's own, kube-proxy leads to a pod and a port,
 //! and nothing tells the pod which service was meant but that port. A port is given in two
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::digest::{SHA256, digest};
 use thiserror::Error;
 
-use crate::model::{PortKey, PortNumber, Protocol, ServiceKey};
+use crate::model::{Callee, PodName, PortKey, PortNumber, Protocol, ServiceKey};
 use crate::routes::GatewayPorts;
 
 /// How long a released port rests before another port may have it.
@@ -32,7 +32,7 @@ pub const PORT_RESTS: Duration = Duration::from_secs(600);
 )]
 pub struct Exhausted {
     /// The name that gets none.
-    pub key: ServiceKey,
+    pub key: Callee,
     /// The protocol.
     pub protocol: Protocol,
     /// The first port of the range.
@@ -45,8 +45,8 @@ pub struct Exhausted {
     pub resting: usize,
 }
 
-/// One port of an import.
-type Of = (ServiceKey, PortKey);
+/// One port of an import, or of a pod of it.
+type Of = (Callee, PortKey);
 /// One port of the gateway.
 type At = (Protocol, PortNumber);
 
@@ -54,7 +54,7 @@ type At = (Protocol, PortNumber);
 #[derive(Debug, Clone)]
 pub struct PortBook {
     range: RangeInclusive<PortNumber>,
-    held: BTreeMap<ServiceKey, BTreeMap<PortKey, PortNumber>>,
+    held: BTreeMap<Callee, BTreeMap<PortKey, PortNumber>>,
     /// `held`, the other way round.
     book: Arc<GatewayPorts>,
     /// Whose they were, and until when they rest.
@@ -74,10 +74,15 @@ impl PortBook {
         Arc::clone(&self.book)
     }
 
-    /// The ports that stand for those of one import.
+    /// The ports that stand for those of one import, or of a pod of it.
     #[must_use]
-    pub fn held(&self, key: &ServiceKey) -> Option<&BTreeMap<PortKey, PortNumber>> {
+    pub fn held(&self, key: &Callee) -> Option<&BTreeMap<PortKey, PortNumber>> {
         self.held.get(key)
+    }
+
+    /// The pods of an import that hold ports, ascending.
+    pub fn pods<'a>(&'a self, service: &'a ServiceKey) -> impl Iterator<Item = &'a PodName> {
+        Callee::pods(&self.held, service).map(|(pod, _)| pod)
     }
 
     /// Takes over what the annotations of all derived Services record, in place of what is held:
@@ -87,7 +92,7 @@ impl PortBook {
     /// the first.
     pub fn restore<'a, I>(&mut self, recorded: I, now: Instant)
     where
-        I: IntoIterator<Item = (&'a ServiceKey, &'a BTreeMap<PortKey, PortNumber>)>,
+        I: IntoIterator<Item = (&'a Callee, &'a BTreeMap<PortKey, PortNumber>)>,
     {
         let before = std::mem::take(&mut self.held);
         let book = std::mem::take(&mut self.book);
@@ -125,7 +130,7 @@ impl PortBook {
     /// nothing new.
     pub fn assign(
         &mut self,
-        key: &ServiceKey,
+        key: &Callee,
         ports: &BTreeSet<PortKey>,
         now: Instant,
     ) -> Result<&BTreeMap<PortKey, PortNumber>, Exhausted> {
@@ -154,7 +159,7 @@ impl PortBook {
     }
 
     /// Releases the ports of an import that is no more.
-    pub fn release(&mut self, key: &ServiceKey, now: Instant) {
+    pub fn release(&mut self, key: &Callee, now: Instant) {
         let ports: Vec<PortKey> =
             self.held.get(key).into_iter().flatten().map(|(port, _)| *port).collect();
         for port in ports {
@@ -169,7 +174,7 @@ impl PortBook {
         Arc::make_mut(&mut self.book).insert(at, of);
     }
 
-    fn free(&mut self, key: &ServiceKey, port: PortKey, now: Instant) {
+    fn free(&mut self, key: &Callee, port: PortKey, now: Instant) {
         let held = self.held.get_mut(key).and_then(|ports| ports.remove(&port));
         if let Some(number) = held {
             let at = (port.protocol, number);
@@ -199,7 +204,7 @@ impl PortBook {
             .find(free)
     }
 
-    fn exhausted(&self, key: &ServiceKey, protocol: Protocol) -> Exhausted {
+    fn exhausted(&self, key: &Callee, protocol: Protocol) -> Exhausted {
         let held = self.book.keys().filter(|at| at.0 == protocol).count();
         let resting = self.resting.keys().filter(|at| at.0 == protocol).count();
         let (first, last) = (*self.range.start(), *self.range.end());

@@ -1,4 +1,5 @@
-//! The derived Service: its ClusterIP is the clusterset address.
+//! The derived Service: its ClusterIP is the clusterset address, of an import or of one remote
+//! pod of a headless one.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,7 +8,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::json::{self, RawAffinity, RawMeta, RawPort, or_default};
-use super::labels::{ANNOTATION_PORTS, LABEL_MANAGED_BY, LABEL_SERVICE};
+use super::labels::{
+    ANNOTATION_PORTS, LABEL_MANAGED_BY, LABEL_POD, LABEL_POD_CLUSTER, LABEL_SERVICE,
+};
 use super::object::Meta;
 use crate::catalog::{IpFamily, SessionAffinity};
 use crate::model::PortSpec;
@@ -99,7 +102,9 @@ impl DerivedService {
             || spec.traffic_distribution.is_some();
         Ok(Self {
             meta: metadata.keep(
-                |key| matches!(key, LABEL_MANAGED_BY | LABEL_SERVICE),
+                |key| {
+                    matches!(key, LABEL_MANAGED_BY | LABEL_SERVICE | LABEL_POD | LABEL_POD_CLUSTER)
+                },
                 |key| key == ANNOTATION_PORTS,
             ),
             ports: spec.ports.into_iter().map(Into::into).collect(),

@@ -16,8 +16,8 @@ use super::slice::EndpointSlice;
 use crate::catalog::{
     ExportedEndpoint, IpFamily, LocalExport, LocalMode, ServiceType, Share, SliceEndpoint,
 };
-use crate::model::{PortKey, PortNumber};
-use crate::routes::{Candidate, PortRoute, Route};
+use crate::model::{PortKey, PortNumber, Protocol};
+use crate::routes::{Candidate, DirectEndpoints, PortRoute, Route};
 
 /// Everything that slices are made from.
 #[derive(Clone, Copy)]
@@ -170,9 +170,7 @@ impl<'a> Sources<'a> {
             match (candidate.local, direct) {
                 (true, _) => cells.extend(name, key.protocol, self.own(key, family)),
                 (false, Some(direct)) => {
-                    let serving = direct.endpoints.iter().filter(|e| e.ports.contains(&key));
-                    let endpoints = remote(serving, family).map(|endpoint| (key.port, endpoint));
-                    cells.extend(name, key.protocol, endpoints);
+                    cells.extend(name, key.protocol, serving(direct, key, family));
                 }
                 (false, None) if !headless && port.candidates.iter().any(|c| serves(&c)) => {
                     cells.extend(name, key.protocol, self.gateway(key, family));
@@ -216,9 +214,16 @@ impl<'a> Sources<'a> {
         let allotted = self.allotted().and_then(|ports| ports.get(&key));
         let recorded = self.service().and_then(|service| service.ports.get(&key));
         let port = allotted.filter(|port| recorded == Some(*port)).copied();
-        let open = move |pod: &&GatewayPod| {
-            port.is_some_and(|port| pod.open.contains(&(key.protocol, port)))
-        };
+        self.opened(port.map(|port| (key.protocol, port)), family)
+    }
+
+    /// Pods of the gateway that have opened a port of theirs.
+    pub(super) fn opened(
+        self,
+        at: Option<(Protocol, PortNumber)>,
+        family: IpFamily,
+    ) -> impl Iterator<Item = (PortNumber, SliceEndpoint)> {
+        let open = move |pod: &&GatewayPod| at.is_some_and(|at| pod.open.contains(&at));
         let pods = &self.world.gateways;
         // One that is open serves better than none, even where readiness lags behind.
         let any_ready = pods.iter().filter(open).any(|pod| pod.ready);
@@ -231,7 +236,7 @@ impl<'a> Sources<'a> {
                 ..ready_at(*address)
             })
         });
-        port.into_iter().flat_map(move |port| endpoints.clone().map(move |e| (port, e)))
+        at.into_iter().flat_map(move |(_, port)| endpoints.clone().map(move |e| (port, e)))
     }
 
     /// The endpoints of the best other cluster that is reached directly and serves the port.
@@ -241,11 +246,11 @@ impl<'a> Sources<'a> {
         family: IpFamily,
     ) -> impl Iterator<Item = (PortNumber, SliceEndpoint)> {
         let serving = self.route.direct.iter().map(move |direct| {
-            let serving = direct.endpoints.iter().filter(|e| e.ports.contains(&key));
-            remote(serving, family).map(nameless).collect::<Vec<_>>()
+            let serving = serving(direct, key, family);
+            serving.map(|(port, endpoint)| (port, nameless(endpoint))).collect::<Vec<_>>()
         });
         let best = serving.into_iter().find(|endpoints| !endpoints.is_empty());
-        best.into_iter().flatten().map(move |endpoint| (key.port, endpoint))
+        best.into_iter().flatten()
     }
 
     /// Whether some port waits for the gateway to open what stands for it.
@@ -268,9 +273,20 @@ fn used(endpoints: &[SliceEndpoint], family: IpFamily) -> impl Iterator<Item = S
     })
 }
 
-/// Endpoints of a peer. Their target port does not travel: who reaches pods directly dials the
-/// Service's port. An address that the API server would refuse is left out, as it would take the
-/// whole slice with it.
+/// The endpoints of a peer that serve a port, each with where it is there.
+fn serving(
+    direct: &DirectEndpoints,
+    key: PortKey,
+    family: IpFamily,
+) -> impl Iterator<Item = (PortNumber, SliceEndpoint)> {
+    let serving = direct.endpoints.iter().filter_map(move |e| Some((e.port(key)?.number(), e)));
+    serving.flat_map(move |(port, endpoint)| {
+        remote(std::iter::once(endpoint), family).map(move |endpoint| (port, endpoint))
+    })
+}
+
+/// Endpoints of a peer. An address that the API server would refuse is left out, as it would take
+/// the whole slice with it.
 fn remote<'a>(
     endpoints: impl IntoIterator<Item = &'a ExportedEndpoint>,
     family: IpFamily,

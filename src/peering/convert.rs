@@ -10,8 +10,8 @@ use prost::Message;
 use thiserror::Error;
 
 use crate::catalog::{
-    DnsMode, Export, ExportedEndpoint, ExportedPort, Fence, IpFamily, LocalMode, Policy,
-    ProxyProtocol, ServiceType, SessionAffinity, Settings, Share, Weight,
+    DnsMode, EndpointPort, Export, ExportedEndpoint, ExportedPort, Fence, IpFamily, LocalMode,
+    Policy, ProxyProtocol, ServiceType, SessionAffinity, Settings, Share, Weight,
 };
 use crate::model::{
     ClusterId, HostLabel, Namespace, PortKey, PortNumber, PortSpec, Protocol, ServiceKey,
@@ -172,9 +172,10 @@ pub(super) fn endpoint_record(key: &ServiceKey, endpoint: &ExportedEndpoint) -> 
         IpAddr::V4(v4) => Bytes::copy_from_slice(&v4.octets()),
         IpAddr::V6(v6) => Bytes::copy_from_slice(&v6.octets()),
     };
-    let port = |port: &PortKey| PortRef {
-        protocol: protocol_code(port.protocol).into(),
-        port: port.port.get().into(),
+    let port = |port: &EndpointPort| PortRef {
+        protocol: protocol_code(port.key.protocol).into(),
+        port: port.key.port.get().into(),
+        target: port.target.map_or(0, |target| target.get().into()),
     };
     let record = EndpointRecord {
         namespace: key.namespace.to_string(),
@@ -282,6 +283,7 @@ fn parse_export(record: ExportRecord) -> Result<Export, BadRecord> {
         annotations: parse_texts(record.annotations),
         settings: parse_settings(record.settings.unwrap_or_default())?,
         endpoints: Vec::new(),
+        hosts: Vec::new(),
     })
 }
 
@@ -307,6 +309,14 @@ fn port_key(protocol: ProtocolCode, port: u32) -> Result<PortKey, BadRecord> {
         ProtocolCode::Unknown => return Err(BadRecord::Port),
     };
     Ok(PortKey::new(protocol, PortNumber::new(port).map_err(|_| BadRecord::Port)?))
+}
+
+fn parse_endpoint_port(port: &PortRef) -> Result<EndpointPort, BadRecord> {
+    let target = match port.target {
+        0 => None,
+        number => Some(PortNumber::new(number).map_err(|_| BadRecord::Port)?),
+    };
+    Ok(EndpointPort { key: port_key(port.protocol(), port.port)?, target })
 }
 
 fn text(text: Option<String>) -> Result<Option<Box<str>>, BadRecord> {
@@ -384,16 +394,11 @@ fn parse_endpoint(record: &EndpointRecord) -> Result<ExportedEndpoint, BadRecord
     if record.ports.len() > MAX_PORTS {
         return Err(BadRecord::Port);
     }
-    let ports: BTreeSet<PortKey> = record
-        .ports
-        .iter()
-        .map(|port| port_key(port.protocol(), port.port))
-        .collect::<Result<_, _>>()?;
-    Ok(ExportedEndpoint {
-        address: canonical(address),
-        hostname,
-        ports: ports.into_iter().collect(),
-    })
+    let ports: BTreeSet<EndpointPort> =
+        record.ports.iter().map(parse_endpoint_port).collect::<Result<_, _>>()?;
+    let mut ports: Vec<_> = ports.into_iter().collect();
+    ports.dedup_by_key(|port| port.key);
+    Ok(ExportedEndpoint { address: canonical(address), hostname, ports })
 }
 
 #[cfg(test)]

@@ -44,6 +44,7 @@ pub(super) fn plain(name: &str, ready: u32) -> Export {
         annotations: BTreeMap::new(),
         settings: Settings::default(),
         endpoints: Vec::new(),
+        hosts: Vec::new(),
     }
 }
 
@@ -53,7 +54,7 @@ pub(super) fn headless(name: &str, endpoints: &[&str]) -> Export {
     let endpoint = |(index, address): (usize, &&str)| ExportedEndpoint {
         address: address.parse::<IpAddr>().unwrap(),
         hostname: Some(HostLabel::parse(&format!("pod-{index}")).unwrap()),
-        ports: vec![tcp(80)],
+        ports: vec![tcp(80).into()],
     };
     let mut endpoints: Vec<_> = endpoints.iter().enumerate().map(endpoint).collect();
     endpoints.sort();

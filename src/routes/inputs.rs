@@ -10,7 +10,7 @@ use super::steer::Steered;
 use super::{GatewayPorts, PeerStatus};
 use crate::catalog::{LocalCatalog, PeerCatalog, Share};
 use crate::health::{PeerState, PeerView};
-use crate::model::{ClusterId, Locality, ServiceKey};
+use crate::model::{Callee, ClusterId, Locality, ServiceKey};
 
 /// Everything a plan depends on.
 #[derive(Debug, Clone)]
@@ -27,8 +27,8 @@ pub struct Inputs {
     pub local: Arc<LocalCatalog>,
     /// The configured peers.
     pub peers: BTreeMap<ClusterId, PeerInput>,
-    /// Clusterset addresses that are written down.
-    pub vips: BTreeMap<ServiceKey, Vec<IpAddr>>,
+    /// Clusterset addresses that are written down, those of remote pods among them.
+    pub vips: BTreeMap<Callee, Vec<IpAddr>>,
     /// Allocated ports of the gateway; none where it listens on the addresses themselves.
     pub ports: Arc<GatewayPorts>,
     /// The drains in force, for people; their shares stand in `local` and `peers`.

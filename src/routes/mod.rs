@@ -8,6 +8,7 @@
 mod inputs;
 mod order;
 mod plan;
+mod pods;
 mod pressure;
 mod ramp;
 mod shared;
@@ -18,6 +19,7 @@ mod tests;
 
 pub use inputs::{Inputs, PeerInput};
 pub use plan::{plan, plan_service, replan};
+pub use pods::{MAX_REMOTE_PODS, RemotePod, RemotePods};
 pub use pressure::{Answers, Pressure};
 pub use shared::{SharedTable, TableWriter};
 pub use steer::{By, Drained, Drains, Orders, Steered, Steering};

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::order::{Contender, Rules, order};
-use super::{Candidate, DirectEndpoints, Inputs, PortRoute, Route, RouteTable};
+use super::{Candidate, DirectEndpoints, Inputs, PortRoute, RemotePods, Route, RouteTable};
 use crate::catalog::{
-    Claim, DnsMode, Export, ExportedEndpoint, LocalExport, Merged, Policy, ServiceType, Share,
-    merge,
+    Claim, DnsMode, EndpointPort, Export, ExportedEndpoint, LocalExport, Merged, Policy,
+    ServiceType, Share, merge,
 };
 use crate::health::PeerState;
-use crate::model::{ClusterId, Locality, PortKey, ServiceKey};
+use crate::model::{
+    Callee, ClusterId, Locality, PodName, PortKey, PortNumber, PortSpec, ServiceKey,
+};
 
 /// Plans every service.
 #[must_use]
@@ -50,11 +52,16 @@ pub fn replan(
     table(inputs, services, vips, now)
 }
 
-fn vips_of(services: &HashMap<ServiceKey, Arc<Route>>) -> BTreeMap<IpAddr, ServiceKey> {
-    services
-        .values()
-        .flat_map(|route| route.vips.iter().map(|vip| (*vip, route.key.clone())))
-        .collect()
+fn vips_of(services: &HashMap<ServiceKey, Arc<Route>>) -> BTreeMap<IpAddr, Callee> {
+    let mut vips = BTreeMap::new();
+    for route in services.values() {
+        vips.extend(route.vips.iter().map(|vip| (*vip, Callee::from(route.key.clone()))));
+        for pod in &route.pods.led {
+            let callee = Callee::pod(route.key.clone(), pod.name.clone());
+            vips.extend(pod.vips.iter().map(|vip| (*vip, callee.clone())));
+        }
+    }
+    vips
 }
 
 /// The one function that decides a service's route: the gateway, DNS and `explain` all read what
@@ -81,7 +88,8 @@ pub fn plan_service(inputs: &Inputs, key: &ServiceKey, now: Instant) -> Option<R
         .collect();
     let contenders: Vec<_> = exporters.iter().map(|e| e.contender(e.best_ready())).collect();
     let clusters = order(&contenders, rules, now);
-    let direct = direct(&merged, &clusters, &exporters, rules, now);
+    let mut pods = remote_pods(inputs, &merged, key, &exporters);
+    let direct = direct(&merged, &clusters, &exporters, &mut pods, rules, now);
     let early_data = exporters.iter().all(|e| e.export.settings.early_data);
     Some(Route {
         key: key.clone(),
@@ -91,14 +99,39 @@ pub fn plan_service(inputs: &Inputs, key: &ServiceKey, now: Instant) -> Option<R
         session_affinity: merged.session_affinity,
         early_data,
         vips: match merged.service_type {
-            ServiceType::ClusterSetIp => inputs.vips.get(key).cloned().unwrap_or_default(),
+            ServiceType::ClusterSetIp => vips(inputs, key.clone().into()),
             ServiceType::Headless => Vec::new(),
         },
         ports,
         clusters,
         direct,
+        pods,
         import: Arc::new(merged),
     })
+}
+
+fn vips(inputs: &Inputs, callee: Callee) -> Vec<IpAddr> {
+    inputs.vips.get(&callee).cloned().unwrap_or_default()
+}
+
+/// The pods of a headless import that are not reached directly.
+fn remote_pods(
+    inputs: &Inputs,
+    merged: &Merged,
+    key: &ServiceKey,
+    exporters: &[Exporter<'_>],
+) -> RemotePods {
+    if merged.service_type != ServiceType::Headless {
+        return RemotePods::default();
+    }
+    let ports = merged.ports.iter().map(PortSpec::key).collect();
+    let remote = exporters.iter().filter(|exporter| !exporter.reachable);
+    let hosts = remote.map(|exporter| {
+        let has_ready = exporter.export.ports.iter().any(|port| port.ready > 0);
+        (exporter.cluster, exporter.export.hosts.as_slice(), has_ready)
+    });
+    let at = |pod: &PodName| vips(inputs, Callee::pod(key.clone(), pod.clone()));
+    RemotePods::choose(hosts, &ports, at)
 }
 
 /// One cluster that exports the name.
@@ -194,7 +227,11 @@ fn own_endpoints(own: &LocalExport) -> Vec<ExportedEndpoint> {
                 hostname: backend.hostname.clone(),
                 ports: Vec::new(),
             });
-            endpoint.ports.push(*port);
+            let target = PortNumber::new(backend.address.port().into()).ok();
+            // Ascending already, but for a second target of one port.
+            if endpoint.port(*port).is_none() {
+                endpoint.ports.push(EndpointPort { key: *port, target });
+            }
         }
     }
     by_address.into_values().collect()
@@ -202,28 +239,37 @@ fn own_endpoints(own: &LocalExport) -> Vec<ExportedEndpoint> {
 
 /// Endpoints that clients reach directly, in the order of the clusters. Behind a clusterset
 /// address every cluster can serve. A headless name has nothing but its endpoints: there only
-/// clusters that are reached directly count, and their dead serve as the last resort.
+/// clusters that are reached directly, or pod by pod, count, and their dead serve as the last
+/// resort.
 fn direct(
     merged: &Merged,
     clusters: &[Candidate],
     exporters: &[Exporter<'_>],
+    pods: &mut RemotePods,
     rules: Rules<'_>,
     now: Instant,
 ) -> Vec<DirectEndpoints> {
     let reachable = || exporters.iter().filter(|exporter| exporter.reachable);
     let of = |candidate: &Candidate| {
         let exporter = reachable().find(|e| *e.cluster == candidate.cluster)?;
-        let endpoints = exporter.endpoints();
-        let cluster = candidate.cluster.clone();
-        (!endpoints.is_empty()).then_some(DirectEndpoints { cluster, endpoints })
+        DirectEndpoints::new(&candidate.cluster, exporter.endpoints())
     };
     let usable = |clusters: &[Candidate]| -> Vec<_> {
         clusters.iter().filter(|candidate| candidate.usable).filter_map(of).collect()
     };
     match (merged.service_type, merged.dns) {
         (ServiceType::Headless, _) => {
-            let contenders: Vec<_> = reachable().map(|e| e.contender(e.best_ready())).collect();
-            usable(&order(&contenders, rules, now))
+            let has_pods = |e: &&Exporter<'_>| e.reachable || pods.of(e.cluster).next().is_some();
+            let contenders = exporters.iter().filter(has_pods);
+            let contenders: Vec<_> = contenders.map(|e| e.contender(e.best_ready())).collect();
+            let ordered = order(&contenders, rules, now);
+            let ordered = ordered.iter().filter(|candidate| candidate.usable);
+            pods.serve(&ordered.clone().map(|candidate| &candidate.cluster).collect());
+            let of = |candidate: &Candidate| {
+                let led = || pods.endpoints(&candidate.cluster);
+                of(candidate).or_else(|| DirectEndpoints::new(&candidate.cluster, led()))
+            };
+            ordered.filter_map(of).collect()
         }
         (ServiceType::ClusterSetIp, DnsMode::Endpoints) => usable(clusters),
         (ServiceType::ClusterSetIp, DnsMode::Vip) => Vec::new(),
@@ -233,7 +279,7 @@ fn direct(
 fn table(
     inputs: &Inputs,
     services: HashMap<ServiceKey, Arc<Route>>,
-    vips: BTreeMap<IpAddr, ServiceKey>,
+    vips: BTreeMap<IpAddr, Callee>,
     now: Instant,
 ) -> RouteTable {
     let peers = inputs.peers.iter().map(|(id, peer)| (id.clone(), peer.status(inputs.started)));

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::RemotePods;
 use super::steer::Steered;
 use crate::catalog::{
     DnsMode, ExportedEndpoint, LocalCatalog, LocalExport, Merged, Policy, ServiceType,
     SessionAffinity,
 };
 use crate::health::{PeerState, PeerView};
-use crate::model::{ClusterId, PortKey, PortNumber, PortSpec, Protocol, ServiceKey};
+use crate::model::{Callee, ClusterId, PortKey, PortNumber, PortSpec, Protocol, ServiceKey};
 
 /// Why a candidate stands where it stands (closed set, shown by `explain` and in the JSON).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -82,7 +83,8 @@ pub struct PortRoute {
     pub by_weight: bool,
 }
 
-/// Endpoints of one cluster that clients reach directly: headless names and `dns: endpoints`.
+/// Endpoints of one cluster that clients reach directly: headless names and `dns: endpoints`. Of
+/// a headless name across networks these are the pods at their addresses here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirectEndpoints {
     /// The cluster.
@@ -118,6 +120,8 @@ pub struct Route {
     /// Reachable endpoints by cluster, nearest healthy first; Down clusters only as the last
     /// resort.
     pub direct: Vec<DirectEndpoints>,
+    /// Pods of a headless import that are reached through the gateway.
+    pub pods: RemotePods,
 }
 
 impl Route {
@@ -128,8 +132,8 @@ impl Route {
     }
 }
 
-/// Which service and port a port of the gateway stands for.
-pub type GatewayPorts = BTreeMap<(Protocol, PortNumber), (ServiceKey, PortKey)>;
+/// Which service or pod, and which port of it, a port of the gateway stands for.
+pub type GatewayPorts = BTreeMap<(Protocol, PortNumber), (Callee, PortKey)>;
 
 /// Ports of [`GatewayPorts`] at which one replica accepts clients at this moment.
 pub type OpenPorts = BTreeSet<(Protocol, PortNumber)>;
@@ -145,8 +149,8 @@ pub struct RouteTable {
     pub cluster: ClusterId,
     /// By name.
     pub services: HashMap<ServiceKey, Arc<Route>>,
-    /// Which service owns a clusterset address.
-    pub vips: BTreeMap<IpAddr, ServiceKey>,
+    /// Which service or pod owns a clusterset address.
+    pub vips: BTreeMap<IpAddr, Callee>,
     /// Ports of this host that stand for a service's port, where clusterset addresses are the
     /// cluster's own and lead here.
     pub ports: Arc<GatewayPorts>,

@@ -38,7 +38,7 @@ fn export(ports: &[(u32, u32)], created_ms: i64, settings: Settings) -> Export {
     let endpoint = |n: u32| ExportedEndpoint {
         address: IpAddr::from([10, 0, 0, u8::try_from(n).unwrap() + 1]),
         hostname: None,
-        ports: ports.iter().map(|(number, _)| port(*number)).collect(),
+        ports: ports.iter().map(|(number, _)| port(*number).into()).collect(),
     };
     Export {
         key: web(),
@@ -63,6 +63,7 @@ fn export(ports: &[(u32, u32)], created_ms: i64, settings: Settings) -> Export {
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         settings,
+        hosts: Vec::new(),
         endpoints: (0..ports.iter().map(|(_, ready)| *ready).max().unwrap_or(0))
             .map(endpoint)
             .collect(),
@@ -85,7 +86,7 @@ impl World {
             network: "flat".into(),
             local: Arc::new(LocalCatalog::default()),
             peers: BTreeMap::new(),
-            vips: BTreeMap::from([(web(), vec![IpAddr::from([127, 64, 0, 1])])]),
+            vips: BTreeMap::from([(web().into(), vec![IpAddr::from([127, 64, 0, 1])])]),
             ports: Arc::default(),
             drains: Arc::default(),
         };
@@ -421,6 +422,54 @@ fn headless_endpoints_of_the_dead_serve_where_no_other_can_be_reached() {
     assert_eq!(clusters(&world), ["oregon"]);
     world.now += Duration::from_hours(25);
     assert!(clusters(&world).is_empty());
+}
+
+#[test]
+fn pods_on_another_network_are_named_at_the_addresses_they_have_here() {
+    let mut world = World::new().peer("oregon", Up, 20).peer("tokyo", Down, 110);
+    let pod = |name: &str, host: &str| crate::model::PodName {
+        cluster: cluster(name),
+        hostname: crate::model::HostLabel::parse(host).unwrap(),
+    };
+    for name in ["oregon", "tokyo"] {
+        let peer = world.inputs.peers.get_mut(&cluster(name)).unwrap();
+        let mut export = export(&[(80, 2)], 10, Settings::default());
+        export.service_type = ServiceType::Headless;
+        let host = |host| crate::catalog::ExportedHost {
+            hostname: pod(name, host).hostname,
+            ports: vec![port(80).into(), port(81).into()],
+        };
+        export.hosts = vec![host("db-0"), host("db-1")];
+        peer.catalog = Arc::new(PeerCatalog {
+            exports: BTreeMap::from([(web(), Arc::new(export))]),
+            network: "other".into(),
+            locality: Locality::default(),
+        });
+    }
+    assert_eq!(world.route().direct, [], "none has an address yet");
+    let vip = |last| IpAddr::from([10, 96, 0, last]);
+    for (name, host, last) in [("oregon", "db-1", 1), ("oregon", "db-0", 2), ("tokyo", "db-0", 3)] {
+        let callee = crate::model::Callee::pod(web(), pod(name, host));
+        world.inputs.vips.insert(callee, vec![vip(last)]);
+    }
+    let route = world.route();
+    let named = |route: &Route| -> Vec<String> {
+        let all = route.direct.iter().flat_map(|d| d.endpoints.iter().map(move |e| (d, e)));
+        all.map(|(d, e)| format!("{} {} {}", d.cluster, e.hostname.clone().unwrap(), e.address))
+            .collect()
+    };
+    assert_eq!(named(&route), ["oregon db-1 10.96.0.1", "oregon db-0 10.96.0.2"]);
+    assert_eq!(route.pods.led.len(), 4, "those of a dead cluster keep what they have");
+    assert!(route.pods.led.iter().all(|pod| pod.ports.len() == 1), "the import has port 80 only");
+    let usable = |of: &RemotePod| of.usable == (of.name.cluster == cluster("oregon"));
+    assert!(route.pods.led.iter().all(usable));
+    let table = plan(&world.inputs, world.now);
+    assert_eq!(table.vips[&vip(3)].pod, Some(pod("tokyo", "db-0")));
+
+    world.inputs.peers.get_mut(&cluster("oregon")).unwrap().health.as_mut().unwrap().state = Down;
+    assert_eq!(named(&world.route()).len(), 3, "all dead: the last resort");
+    world.inputs.network = "other".into();
+    assert_eq!(world.route().pods.led, [], "on a shared network they are reached directly");
 }
 
 #[test]

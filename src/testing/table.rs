@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::catalog::{
-    DnsMode, ExportedEndpoint, Fence, LocalCatalog, Merged, Policy, ServiceType, SessionAffinity,
+    DnsMode, EndpointPort, ExportedEndpoint, Fence, LocalCatalog, Merged, Policy, ServiceType,
+    SessionAffinity,
 };
 use crate::clock;
 use crate::health::PeerState;
 use crate::model::{ClusterId, HostLabel, PortSpec, ServiceKey};
-use crate::routes::{Candidate, DirectEndpoints, PortRoute, Reason, Route, RouteTable};
+use crate::routes::{Candidate, DirectEndpoints, PortRoute, Reason, RemotePods, Route, RouteTable};
 
 /// Builds a [`RouteTable`]; names, ports and endpoints are given as text and must be well-formed.
 #[derive(Debug)]
@@ -84,7 +85,7 @@ impl Tables {
     #[must_use]
     pub fn with(mut self, route: Route) -> Self {
         for vip in &route.vips {
-            self.0.vips.insert(*vip, route.key.clone());
+            self.0.vips.insert(*vip, route.key.clone().into());
         }
         self.0.services.insert(route.key.clone(), Arc::new(route));
         self
@@ -115,6 +116,7 @@ pub fn route(key: &str, ports: &[&str]) -> Route {
             .collect(),
         clusters: Vec::new(),
         direct: Vec::new(),
+        pods: RemotePods::default(),
     }
 }
 
@@ -170,6 +172,7 @@ fn candidate(cluster: &str, local: bool) -> Candidate {
 fn direct(route: &Route, clusters: &[(&str, &[&str])]) -> Vec<DirectEndpoints> {
     let mut ports: Vec<_> = route.ports.iter().map(|port| port.spec.key()).collect();
     ports.sort_unstable();
+    let ports: Vec<_> = ports.into_iter().map(EndpointPort::from).collect();
     let mut direct = Vec::new();
     for (cluster, texts) in clusters {
         let mut endpoints: Vec<ExportedEndpoint> = texts

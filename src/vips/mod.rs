@@ -1,10 +1,10 @@
 //! Name to clusterset address, stable.
 //!
-//! A name's address is found by hashing the name into the configured range and walking on past
-//! addresses that are taken, so that even an agent that lost its state hands out the same
-//! addresses, but for the few that collided. An address belongs to one name; released, it rests
-//! for [`REST`] before another name may have it, because clients remember it; the same name may
-//! take its own back at any time.
+//! A name is a service or, of a headless one, a remote pod. Its address is found by hashing the
+//! name into the configured range and walking on past addresses that are taken, so that even an
+//! agent that lost its state hands out the same addresses, but for the few that collided. An
+//! address belongs to one name; released, it rests for [`REST`] before another name may have it,
+//! because clients remember it; the same name may take its own back at any time.
 //!
 //! Invariants: no two names, held or resting, share an address; a name that holds addresses keeps
 //! them; the network and broadcast address of a range are never used. Not here: writing it down
@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::model::{ServiceKey, canonical};
+use crate::model::{Callee, ServiceKey, canonical};
 
 /// How long a released address rests before another name may have it.
 pub const REST: Duration = Duration::from_secs(24 * 3600);
@@ -33,7 +33,7 @@ const REST_MS: i64 = 24 * 3600 * 1000;
 )]
 pub struct Exhausted {
     /// The name that gets none.
-    pub key: ServiceKey,
+    pub key: Callee,
     /// The range.
     pub range: IpNet,
     /// Its addresses that names hold.
@@ -51,7 +51,7 @@ pub struct Saved {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct SavedLease {
-    key: ServiceKey,
+    key: Callee,
     addresses: Vec<IpAddr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     released_ms: Option<i64>,
@@ -70,11 +70,11 @@ struct Lease {
 pub struct Allocator {
     /// IPv4 before IPv6, one per family.
     ranges: Vec<Range>,
-    leases: BTreeMap<ServiceKey, Lease>,
+    leases: BTreeMap<Callee, Lease>,
     /// Every address that is held or rests.
-    taken: HashMap<IpAddr, ServiceKey>,
+    taken: HashMap<IpAddr, Callee>,
     /// What rests, the oldest release first.
-    resting: BTreeSet<(i64, ServiceKey)>,
+    resting: BTreeSet<(i64, Callee)>,
 }
 
 impl Allocator {
@@ -98,7 +98,7 @@ impl Allocator {
 
     /// The addresses of a name, one per range: those it holds, else its own of before, else new
     /// ones. All or none: a name that gets no address in one range takes none in the other.
-    pub fn assign(&mut self, key: &ServiceKey, now_ms: i64) -> Result<Vec<IpAddr>, Exhausted> {
+    pub fn assign(&mut self, key: &Callee, now_ms: i64) -> Result<Vec<IpAddr>, Exhausted> {
         self.forget_rested(now_ms);
         if let Some(lease) = self.leases.get(key)
             && lease.released_ms.is_none()
@@ -125,7 +125,7 @@ impl Allocator {
     }
 
     /// The name is gone: its addresses rest. A name that holds none is ignored.
-    pub fn release(&mut self, key: &ServiceKey, now_ms: i64) {
+    pub fn release(&mut self, key: &Callee, now_ms: i64) {
         self.forget_rested(now_ms);
         if let Some(lease) = self.leases.get_mut(key)
             && lease.released_ms.is_none()
@@ -137,17 +137,25 @@ impl Allocator {
 
     /// The addresses a name holds now; `None` while they rest.
     #[must_use]
-    pub fn get(&self, key: &ServiceKey) -> Option<&[IpAddr]> {
+    pub fn get(&self, key: &Callee) -> Option<&[IpAddr]> {
         let lease = self.leases.get(key)?;
         lease.released_ms.is_none().then_some(lease.addresses.as_slice())
     }
 
     /// Every name that holds addresses, ascending.
-    pub fn held(&self) -> impl Iterator<Item = (&ServiceKey, &[IpAddr])> {
+    pub fn held(&self) -> impl Iterator<Item = (&Callee, &[IpAddr])> {
         self.leases
             .iter()
             .filter(|(_, lease)| lease.released_ms.is_none())
             .map(|(key, lease)| (key, lease.addresses.as_slice()))
+    }
+
+    /// The names of a service and its pods that hold addresses now, ascending.
+    pub fn held_of<'a>(&'a self, service: &'a ServiceKey) -> impl Iterator<Item = &'a Callee> {
+        let from = self.leases.range(Callee::from(service.clone())..);
+        from.take_while(move |(callee, _)| callee.service == *service)
+            .filter(|(_, lease)| lease.released_ms.is_none())
+            .map(|(callee, _)| callee)
     }
 
     /// Whether an address lies in a configured range, handed out or not.
@@ -160,7 +168,7 @@ impl Allocator {
     /// What to keep over a restart.
     #[must_use]
     pub fn saved(&self) -> Saved {
-        let lease = |(key, lease): (&ServiceKey, &Lease)| SavedLease {
+        let lease = |(key, lease): (&Callee, &Lease)| SavedLease {
             key: key.clone(),
             addresses: lease.addresses.clone(),
             released_ms: lease.released_ms,
@@ -213,7 +221,7 @@ impl Allocator {
     }
 
     /// The first free address at or after the name's own place.
-    fn free(&self, range: &Range, key: &ServiceKey) -> Option<IpAddr> {
+    fn free(&self, range: &Range, key: &Callee) -> Option<IpAddr> {
         let start = seed(key) % range.usable;
         // Of one more step than there are names, one must end on a free address.
         let steps = range.usable.min(self.taken.len() as u128 + 1);
@@ -222,7 +230,7 @@ impl Allocator {
             .find(|address| !self.taken.contains_key(address))
     }
 
-    fn exhausted(&self, range: &Range, key: &ServiceKey) -> Exhausted {
+    fn exhausted(&self, range: &Range, key: &Callee) -> Exhausted {
         let count = |resting: bool| {
             let in_range = |lease: &&Lease| lease.released_ms.is_some() == resting;
             self.leases
@@ -286,7 +294,7 @@ fn number(address: IpAddr) -> u128 {
 }
 
 /// Where a name's place in any range begins.
-fn seed(key: &ServiceKey) -> u128 {
+fn seed(key: &Callee) -> u128 {
     let hash = digest::digest(&digest::SHA256, key.to_string().as_bytes());
     hash.as_ref().iter().take(16).fold(0, |value, byte| value << 8 | u128::from(*byte))
 }

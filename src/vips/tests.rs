@@ -6,11 +6,11 @@ use super::*;
 
 const HOUR: i64 = 3600 * 1000;
 
-fn key(text: &str) -> ServiceKey {
-    ServiceKey::parse(text).unwrap()
+fn key(text: &str) -> Callee {
+    ServiceKey::parse(text).unwrap().into()
 }
 
-fn nth_key(number: usize) -> ServiceKey {
+fn nth_key(number: usize) -> Callee {
     key(&format!("shop/svc-{number}"))
 }
 
@@ -36,6 +36,26 @@ fn a_name_has_one_address_per_range_and_keeps_it() {
     assert_eq!(allocator.held().count(), 2);
     assert!(!allocator.is_vip("10.0.0.1".parse().unwrap()), "the second IPv4 range is not used");
     assert!(allocator.is_vip("::ffff:127.64.0.9".parse().unwrap()));
+}
+
+#[test]
+fn the_pods_of_a_service_hold_addresses_of_their_own() {
+    let mut allocator = over(&["127.64.0.0/16"]);
+    let pod = |host: &str| {
+        let cluster = crate::model::ClusterId::parse("oregon").unwrap();
+        let hostname = crate::model::HostLabel::parse(host).unwrap();
+        Callee::pod(key("shop/db").service, crate::model::PodName { cluster, hostname })
+    };
+    let [zero, one] = ["db-0", "db-1"].map(pod);
+    let before = allocator.assign(&zero, 0).unwrap();
+    assert_ne!(allocator.assign(&one, 0).unwrap(), before);
+    allocator.assign(&key("shop/dbx"), 0).unwrap();
+    allocator.release(&one, 0);
+    let service = key("shop/db").service;
+    assert!(allocator.held_of(&service).eq([&zero]));
+    let again = restarted(&allocator, &["127.64.0.0/16"]);
+    assert_eq!(again.get(&zero), Some(before.as_slice()));
+    assert_eq!(again.get(&one), None);
 }
 
 #[test]
@@ -173,8 +193,8 @@ proptest! {
         let mut allocator = over(&ranges);
         let mut now = 0;
         // What each name should hold, and who released an address last and when.
-        let mut holds: BTreeMap<ServiceKey, Vec<IpAddr>> = BTreeMap::new();
-        let mut released: HashMap<IpAddr, (ServiceKey, i64)> = HashMap::new();
+        let mut holds: BTreeMap<Callee, Vec<IpAddr>> = BTreeMap::new();
+        let mut released: HashMap<IpAddr, (Callee, i64)> = HashMap::new();
         for step in steps {
             match step {
                 Step::Assign(n) => {

@@ -381,6 +381,9 @@ pub struct PortRef {
     /// Its number, 1 to 65535.
     #[prost(uint32, tag = "2")]
     pub port: u32,
+    /// Where it is at the endpoint's address, 1 to 65535; 0 is not said.
+    #[prost(uint32, tag = "3")]
+    pub target: u32,
 }
 
 macro_rules! code {

@@ -11,7 +11,8 @@
 //! pods' names stand below it, else it does not exist; `ns.dns.<zone>` (the NS target) exists
 //! without an address; `svc.<zone>` exists always, `<ns>.svc.<zone>` while something in that
 //! namespace is imported; a name with `dns: endpoints` whose endpoints cannot be reached directly
-//! answers its clusterset address; SRV priorities of a headless name rise with the distance.
+//! answers its clusterset address; SRV priorities of a headless name rise with the distance, and
+//! its SRV ports are those at the endpoints' addresses, as clients dial them, not the Service's.
 //! Not here: EDNS, transports, message ids, how many records fit.
 
 mod answer;

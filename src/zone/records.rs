@@ -264,8 +264,8 @@ fn pod_targets(route: &Route, ports: &[PortKey], service: &str) -> Vec<Target> {
             }
             let target = &mut targets[at];
             push_once(&mut target.addresses, endpoint.address);
-            for key in ports.iter().filter(|key| endpoint.ports.contains(key)) {
-                push_once(&mut target.ports, key.port.get());
+            for port in ports.iter().filter_map(|key| endpoint.port(*key)) {
+                push_once(&mut target.ports, port.number().get());
             }
         }
     }

@@ -239,6 +239,32 @@ fn only_headless_names_are_ordered() {
 }
 
 #[test]
+fn srv_of_a_headless_name_gives_the_port_at_the_endpoint() {
+    let known = table().services[&ServiceKey::parse("data/db").unwrap()].clone();
+    let mut route = crate::routes::Route::clone(&known);
+    let number = |port| Some(crate::model::PortNumber::new(port).unwrap());
+    for port in route.direct.iter_mut().flat_map(|d| &mut d.endpoints).flat_map(|e| &mut e.ports) {
+        port.target = number(if port.key.port.get() == 8080 { 5432 } else { 15_432 });
+    }
+    let table = Tables::new("paris").with(route).build();
+    let ports = |first: &str| {
+        let name = format!("{first}db.data.svc.clusterset.local");
+        let labels = name.split('.').map(|label| label.as_bytes().to_vec()).collect();
+        let answer = ask_labels(&table, labels, QueryType::Srv);
+        let mut ports: Vec<_> = shown(&answer.records)
+            .iter()
+            .map(|record| record.split(' ').nth(2).unwrap().to_owned())
+            .collect();
+        ports.sort();
+        ports.dedup();
+        ports
+    };
+    assert_eq!(ports("_sql._tcp."), ["15432"]);
+    assert_eq!(ports("_admin._tcp."), ["5432"]);
+    assert_eq!(ports(""), ["15432", "5432"], "one record for each distinct port");
+}
+
+#[test]
 fn an_endpoint_is_a_target_only_for_the_ports_it_serves() {
     let mut route = crate::testing::table::route("data/db", &["sql:TCP:5432", "admin:TCP:8080"]);
     let whole = table().services[&ServiceKey::parse("data/db").unwrap()].direct.clone();
@@ -246,7 +272,7 @@ fn an_endpoint_is_a_target_only_for_the_ports_it_serves() {
     route.direct = whole;
     let sql = route.ports[0].spec.key();
     for direct in &mut route.direct {
-        direct.endpoints.iter_mut().for_each(|endpoint| endpoint.ports = vec![sql]);
+        direct.endpoints.iter_mut().for_each(|endpoint| endpoint.ports = vec![sql.into()]);
     }
     let table = Tables::new("paris").with(route).build();
     let name = |first: &str| {
@@ -271,7 +297,7 @@ fn a_target_longer_than_dns_allows_is_left_out() {
     for direct in &mut route.direct {
         for endpoint in &mut direct.endpoints {
             endpoint.hostname = Some(HostLabel::parse(&"h".repeat(63)).unwrap());
-            endpoint.ports = vec![route.ports[0].spec.key()];
+            endpoint.ports = vec![route.ports[0].spec.key().into()];
         }
     }
     let clusters: Vec<String> = vec!["c".repeat(63)];

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::catalog::{ExportedEndpoint, ServiceType, SessionAffinity, Settings};
+use crate::model::{PortKey, PortNumber, Protocol};
 
 fn nets(texts: &[&str]) -> Vec<IpNet> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -33,6 +34,7 @@ fn record(addresses: &[IpAddr]) -> Export {
         annotations: BTreeMap::new(),
         settings: Settings::default(),
         endpoints: addresses.iter().map(endpoint).collect(),
+        hosts: Vec::new(),
     }
 }
 
@@ -152,4 +154,37 @@ proptest! {
         let kept = admitted.export.endpoints.len();
         prop_assert!(kept + admitted.dropped.len() <= addresses.len());
     }
+}
+
+#[test]
+fn pods_with_a_hostname_are_kept_by_it_whatever_their_address() {
+    let port = |number: u32, target: u32| {
+        let [number, target] = [number, target].map(|n| PortNumber::new(n).unwrap());
+        EndpointPort { key: PortKey::new(Protocol::Tcp, number), target: Some(target) }
+    };
+    let endpoint = |address: &str, hostname: Option<&str>, ports| ExportedEndpoint {
+        address: address.parse().unwrap(),
+        hostname: hostname.map(|name| HostLabel::parse(name).unwrap()),
+        ports,
+    };
+    let mut headless = record(&[]);
+    headless.endpoints = vec![
+        endpoint("10.1.0.9", Some("db-1"), vec![port(80, 8080)]),
+        endpoint("fd00::9", Some("db-1"), vec![port(80, 8080), port(81, 9090)]),
+        endpoint("127.0.0.1", Some("db-0"), vec![port(80, 8080)]),
+        endpoint("10.1.0.7", None, vec![port(80, 8080)]),
+    ];
+    let admitted = judge(&belief(&[], &[]), headless.clone()).unwrap();
+    assert_eq!(admitted.dropped.len(), 4);
+    assert!(admitted.export.endpoints.is_empty(), "no address is believed");
+    let hosts: Vec<_> = admitted
+        .export
+        .hosts
+        .iter()
+        .map(|host| (host.hostname.as_str(), host.ports.len()))
+        .collect();
+    assert_eq!(hosts, [("db-0", 1), ("db-1", 2)]);
+
+    let plain = Export { service_type: ServiceType::ClusterSetIp, ..headless };
+    assert!(admit(&belief(&[], &[]), plain).unwrap().hosts.is_empty());
 }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::catalog::{CallerRules, ClusterRules, Policy, SessionAffinity, SlicePort};
-use crate::model::{PortNumber, Protocol};
+use crate::model::{PortKey, PortNumber, Protocol};
 
 fn key(text: &str) -> ServiceKey {
     ServiceKey::parse(text).unwrap()

@@ -37,6 +37,7 @@ fn made(created_ms: i64, ports: &[PortSpec]) -> Export {
         annotations: BTreeMap::new(),
         settings: Settings::default(),
         endpoints: Vec::new(),
+        hosts: Vec::new(),
     }
 }
 

@@ -8,6 +8,7 @@ mod ends;
 mod fakes;
 mod memory;
 mod overload;
+mod pods;
 mod ports;
 mod probing;
 mod proxy;

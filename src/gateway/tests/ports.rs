@@ -18,18 +18,18 @@ use crate::routes::{OpenPorts, SharedTable};
 use crate::testing::trust;
 use crate::tls::Dialer;
 
-fn config() -> Config {
+pub(super) fn config() -> Config {
     Config { listen_on: ListenOn::Ports(Ipv6Addr::UNSPECIFIED.into()), ..Config::default() }
 }
 
 /// A port that nobody has, held until it is dropped.
-async fn free() -> (TcpListener, u16) {
+pub(super) async fn free() -> (TcpListener, u16) {
     let held = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).await.unwrap();
     let port = held.local_addr().unwrap().port();
     (held, port)
 }
 
-fn number(port: u16) -> PortNumber {
+pub(super) fn number(port: u16) -> PortNumber {
     PortNumber::new(port.into()).unwrap()
 }
 
@@ -41,11 +41,11 @@ fn set(ports: &[u16]) -> OpenPorts {
 fn book(site: &mut Site, ports: &[u16]) {
     let tcp = ports.iter().map(|port| (Protocol::Tcp, number(*port)));
     let all = tcp.chain([(Protocol::Udp, number(53))]);
-    site.table.ports = Arc::new(all.map(|at| (at, (key(), port_key()))).collect());
+    site.table.ports = Arc::new(all.map(|at| (at, (key().into(), port_key()))).collect());
     site.publish();
 }
 
-async fn opened(open: &mut watch::Receiver<Arc<OpenPorts>>, ports: &[u16]) {
+pub(super) async fn opened(open: &mut watch::Receiver<Arc<OpenPorts>>, ports: &[u16]) {
     soon(open.wait_for(|open| **open == set(ports))).await.unwrap();
 }
 

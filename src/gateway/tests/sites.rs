@@ -19,7 +19,7 @@ use crate::clock;
 use crate::drain::{self, Trigger};
 use crate::gateway::{Config, Context, Gateway, Metrics};
 use crate::health::{Fact, Pace, PeerState, PeerView, ReplicaView, Target};
-use crate::model::{ClusterId, PortKey, PortSpec, Protocol, ReplicaId, ServiceKey};
+use crate::model::{ClusterId, HostLabel, PortKey, PortSpec, Protocol, ReplicaId, ServiceKey};
 use crate::routes::{
     Candidate, PeerStatus, PortRoute, Reason, Route, RouteTable, SharedTable, TableWriter,
 };
@@ -189,14 +189,30 @@ impl Site {
         self.export_with(backends, |local| local.allow = allow);
     }
 
+    /// The same of pods with hostnames, to everybody.
+    pub(super) fn export_pods(&mut self, pods: &[(&str, SocketAddr)]) {
+        let backend = |(name, address): &(&str, SocketAddr)| Backend {
+            address: *address,
+            hostname: Some(HostLabel::parse(name).unwrap()),
+        };
+        self.export_backends(pods.iter().map(backend).collect(), |_| {});
+    }
+
     /// Exports the service with these backends and what else is to be said.
     pub(super) fn export_with(
         &mut self,
         backends: &[SocketAddr],
         change: impl FnOnce(&mut LocalExport),
     ) {
-        let mut backends: Vec<Backend> =
-            backends.iter().map(|address| Backend { address: *address, hostname: None }).collect();
+        let backends = backends.iter().map(|address| Backend { address: *address, hostname: None });
+        self.export_backends(backends.collect(), change);
+    }
+
+    fn export_backends(
+        &mut self,
+        mut backends: Vec<Backend>,
+        change: impl FnOnce(&mut LocalExport),
+    ) {
         backends.sort();
         let ready = u32::try_from(backends.len()).unwrap();
         let export = Export {
@@ -212,6 +228,7 @@ impl Site {
             annotations: BTreeMap::new(),
             settings: Settings::default(),
             endpoints: vec![],
+            hosts: vec![],
         };
         let mut local = LocalExport {
             export: Arc::new(export),
@@ -323,7 +340,7 @@ impl Site {
 
     fn put(&mut self, route: Route) {
         for vip in &route.vips {
-            self.table.vips.insert(*vip, route.key.clone());
+            self.table.vips.insert(*vip, route.key.clone().into());
         }
         self.table.services.insert(route.key.clone(), Arc::new(route));
         self.publish();

@@ -20,7 +20,8 @@ use crate::catalog::{IpFamily, SourceEvent};
 use crate::kubernetes::mirror::Existing;
 use crate::kubernetes::view::{GatewayMember, NamespaceSettings, PeerSpec, SecretData};
 use crate::model::{
-    ClusterId, Namespace, PeerAddress, PortNumber, Protocol, ServiceKey, ServiceName, canonical,
+    Callee, ClusterId, Namespace, PeerAddress, PortNumber, Protocol, ServiceKey, ServiceName,
+    canonical,
 };
 use crate::objects::{
     Condition, Kind, Object, ObjectId, ObservedExport, ObservedImport, ObservedService,
@@ -62,7 +63,7 @@ pub(in super::super) struct Decoded {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) enum Seen {
     /// A derived Service.
-    Derived(ServiceKey, ObservedService),
+    Derived(Callee, ObservedService),
     /// A Service of somebody else under such a name.
     Taken(Namespace, ObservedService),
     /// The gateway's own Service.

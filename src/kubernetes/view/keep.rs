@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{ClusterView, GatewayMember, PeerSpec, Refused};
 use crate::catalog::IpFamily;
 use crate::kubernetes::kinds::{Name, Resource, Seen};
-use crate::model::{Namespace, PeerAddress, ServiceKey, ServiceName};
+use crate::model::{Callee, Namespace, PeerAddress, ServiceKey, ServiceName};
 use crate::objects::McsVersion;
 
 /// What one object shows in the view, to take it back by its name.
@@ -49,8 +49,8 @@ impl Held {
 pub(in super::super) struct View {
     now: ClusterView,
     default_family: Option<IpFamily>,
-    /// Which service each derived Service stands for.
-    derived: HashMap<Name, ServiceKey>,
+    /// Whom each derived Service stands for.
+    derived: HashMap<Name, Callee>,
     peers: BTreeMap<Name, PeerSpec>,
     members: BTreeMap<Name, Vec<GatewayMember>>,
     stale: Stale,

@@ -10,7 +10,9 @@ use super::change::Change;
 use super::target::Rank;
 use crate::kubernetes::mirror::Existing;
 use crate::model::ServiceKey;
-use crate::objects::{Desired, ExportStatus, Kind, Object, ObjectId, SERVICE_LINGERS};
+use crate::objects::{
+    Desired, ExportStatus, Kind, Object, ObjectId, SERVICE_LINGERS, derived_name,
+};
 
 /// How long a name that should have nothing is remembered, so that a late object of it, from a
 /// writer that did not know yet, is taken away again.
@@ -28,8 +30,16 @@ pub(super) struct Plan {
 struct Name {
     objects: BTreeMap<ObjectId, Arc<Object>>,
     export: Option<ExportStatus>,
-    /// Since when it has no derived Service.
+    /// The derived Service of the name itself, if there is to be one: then slices follow it. Which
+    /// ports of the gateway they may name is decided with the objects, from what it records.
+    service: Option<ObjectId>,
+    /// Since when it has no such Service.
     without_service: Option<Instant>,
+    /// Derived Services of pods that are no more, and since when.
+    lingering: BTreeMap<ObjectId, Instant>,
+    /// Since when anything is known of the name, or the term began: what was left behind before
+    /// that lingers from here.
+    since: Option<Instant>,
 }
 
 /// A look at one object.
@@ -57,16 +67,22 @@ impl Plan {
     /// Takes what should exist for a name, in place of what it said before.
     pub(super) fn accept(&mut self, desired: Desired, now: Instant) {
         let name = self.names.entry(desired.key.clone()).or_default();
+        name.since.get_or_insert(now);
         for id in name.objects.keys() {
             self.owners.remove(id);
         }
+        let before = std::mem::take(&mut name.objects).into_keys();
+        name.lingering.extend(before.filter(|id| id.kind == Kind::Service).map(|id| (id, now)));
         name.objects =
             desired.objects.into_iter().map(|object| (object.id(), Arc::new(object))).collect();
+        name.lingering.retain(|id, _| !name.objects.contains_key(id));
         for id in name.objects.keys() {
             self.owners.insert(id.clone(), desired.key.clone());
         }
         name.export = desired.export;
-        let has_service = name.objects.keys().any(|id| id.kind == Kind::Service);
+        let own = own_service(&desired.key);
+        let has_service = name.objects.contains_key(&own);
+        name.service = has_service.then_some(own);
         name.without_service = if has_service { None } else { name.without_service.or(Some(now)) };
     }
 
@@ -87,7 +103,7 @@ impl Plan {
 
     /// The derived Service that should exist for a name.
     pub(super) fn service(&self, key: &ServiceKey) -> Option<&ObjectId> {
-        self.wanted(key).find(|id| id.kind == Kind::Service)
+        self.names.get(key)?.service.as_ref()
     }
 
     /// An object that should exist.
@@ -119,11 +135,10 @@ impl Plan {
         match Change::between(wanted, exists) {
             None => Look::Settled,
             Some(change @ Change::Delete(_)) if id.kind == Kind::Service => {
-                let since = name.without_service.unwrap_or(now);
-                Look::Change(change, since + SERVICE_LINGERS)
+                Look::Change(change, name.lingers_since(key, id).unwrap_or(now) + SERVICE_LINGERS)
             }
             Some(Change::Create(_) | Change::Replace(..))
-                if id.kind == Kind::Slice && service.is_none() && name.wants_service() =>
+                if id.kind == Kind::Slice && service.is_none() && name.service.is_some() =>
             {
                 Look::Blocked
             }
@@ -135,12 +150,15 @@ impl Plan {
     pub(super) fn begin(&mut self, now: Instant) {
         for name in self.names.values_mut() {
             name.without_service = name.without_service.map(|_| now);
+            name.since = Some(now);
+            name.lingering.values_mut().for_each(|since| *since = now);
         }
     }
 
     /// Forgets names that have had nothing for long enough.
     pub(super) fn tidy(&mut self, now: Instant) {
         self.names.retain(|_, name| {
+            name.lingering.retain(|_, since| now.saturating_duration_since(*since) < REMEMBERED);
             let over = |since| now.saturating_duration_since(since) >= REMEMBERED;
             !name.objects.is_empty()
                 || name.export.is_some()
@@ -150,9 +168,17 @@ impl Plan {
 }
 
 impl Name {
-    /// Whether there is to be a derived Service: then slices follow it. Which ports of the gateway
-    /// they may name is decided with the objects, from what the Service records.
-    fn wants_service(&self) -> bool {
-        self.objects.keys().any(|id| id.kind == Kind::Service)
+    /// Since when a derived Service that should not be there lingers.
+    fn lingers_since(&self, key: &ServiceKey, id: &ObjectId) -> Option<Instant> {
+        if *id == own_service(key) {
+            return self.without_service;
+        }
+        self.lingering.get(id).copied().or(self.since)
     }
+}
+
+/// The derived Service of the name itself; for those of its pods nothing waits.
+fn own_service(key: &ServiceKey) -> ObjectId {
+    let name = derived_name(key).into();
+    ObjectId { kind: Kind::Service, namespace: key.namespace.clone(), name }
 }

@@ -6,8 +6,8 @@ fn number(port: u32) -> PortNumber {
     PortNumber::new(port).unwrap()
 }
 
-fn key(name: &str) -> ServiceKey {
-    ServiceKey::parse(&format!("shop/{name}")).unwrap()
+fn key(name: &str) -> Callee {
+    ServiceKey::parse(&format!("shop/{name}")).unwrap().into()
 }
 
 fn tcp(port: u32) -> PortKey {
@@ -126,6 +126,32 @@ fn a_record_that_vanished_rests_too() {
     book.restore([(&key("web"), &BTreeMap::from([(tcp(80), number(20_000))]))], at);
     book.restore([], at);
     assert!(book.assign(&key("db"), &[tcp(80)].into(), at).is_err());
+}
+
+#[test]
+fn a_pod_holds_ports_of_its_own_beside_its_service() {
+    let (mut book, at) = (book(10), now());
+    let pod = |host: &str| PodName {
+        cluster: crate::model::ClusterId::parse("oregon").unwrap(),
+        hostname: crate::model::HostLabel::parse(host).unwrap(),
+    };
+    let service = key("db");
+    let callees = [service.clone(), Callee::pod(service.service.clone(), pod("db-0"))];
+    let given = callees
+        .each_ref()
+        .map(|callee| book.assign(callee, &[tcp(80)].into(), at).unwrap()[&tcp(80)]);
+    assert_ne!(given[0], given[1]);
+    for (callee, number) in callees.iter().zip(given) {
+        assert_eq!(book.book()[&(Protocol::Tcp, number)], (callee.clone(), tcp(80)));
+    }
+    assert!(book.pods(&service.service).eq([&pod("db-0")]));
+    let recorded: BTreeMap<_, _> =
+        callees.iter().map(|callee| (callee.clone(), book.held(callee).unwrap().clone())).collect();
+    let mut restored = PortBook::new(number(20_000)..=number(20_009));
+    restored.restore(&recorded, at);
+    assert_eq!(restored.book(), book.book());
+    book.release(&callees[1], at);
+    assert_eq!((book.pods(&service.service).count(), book.book().len()), (0, 1));
 }
 
 #[derive(Debug, Clone)]

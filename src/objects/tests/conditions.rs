@@ -175,7 +175,7 @@ fn an_exhausted_range_is_told_on_that_import() {
     let mut scene = own(service(&[HTTP, "admin:TCP:9000"])).settle();
     let mut book = PortBook::new(number(20_001)..=number(20_001));
     let ports = [key(HTTP), key("admin:TCP:9000")].into();
-    scene.exhausted = Some(book.assign(&web(), &ports, crate::clock::now()).unwrap_err());
+    scene.exhausted = Some(book.assign(&web().into(), &ports, crate::clock::now()).unwrap_err());
     let (status, reason, message) = ready(&scene);
     assert_eq!((status, &*reason), (False, "Pending"));
     assert!(message.contains("no TCP port of the gateway is left for shop/web"), "{message}");

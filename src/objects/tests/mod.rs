@@ -2,6 +2,7 @@
 
 mod conditions;
 mod json;
+mod pods;
 mod scene;
 mod settle;
 mod slices;

@@ -10,13 +10,15 @@ use serde_json::{Value, json};
 
 use super::super::*;
 use crate::catalog::{
-    Assembly, Export, ExportObject, ExportedEndpoint, ExportedPort, IpFamily, LocalCatalog,
-    LocalExport, NotExported, ObjectKind, PeerCatalog, ServiceObject, ServiceType, SessionAffinity,
-    Settings, SliceEndpoint, SliceObject, SliceObjectKey, SlicePort, SourceEvent,
+    Assembly, EndpointPort, Export, ExportObject, ExportedEndpoint, ExportedHost, ExportedPort,
+    IpFamily, LocalCatalog, LocalExport, NotExported, ObjectKind, PeerCatalog, ServiceObject,
+    ServiceType, SessionAffinity, Settings, SliceEndpoint, SliceObject, SliceObjectKey, SlicePort,
+    SourceEvent,
 };
 use crate::health::{PeerState, PeerView};
 use crate::model::{
-    ClusterId, Locality, Namespace, PortKey, PortNumber, PortSpec, Protocol, ServiceKey,
+    Callee, ClusterId, HostLabel, Locality, Namespace, PodName, PortKey, PortNumber, PortSpec,
+    Protocol, ServiceKey,
 };
 use crate::routes::{Inputs, PeerInput, Route, plan_service};
 
@@ -87,12 +89,30 @@ pub(super) fn export(ports: &[&str]) -> Export {
         annotations: BTreeMap::new(),
         settings: Settings::default(),
         endpoints: Vec::new(),
+        hosts: Vec::new(),
     }
 }
 
 pub(super) fn exported_endpoint(address: &str, ports: &[&str]) -> ExportedEndpoint {
-    let ports = ports.iter().map(|text| key(text)).collect();
+    let ports = ports.iter().map(|text| key(text).into()).collect();
     ExportedEndpoint { address: ip(address), hostname: None, ports }
+}
+
+/// A peer's headless export of pods, each with a target behind the Service's only port (80).
+pub(super) fn headless(pods: &[(&str, u32)]) -> Export {
+    let host = |(name, target): &(&str, u32)| ExportedHost {
+        hostname: HostLabel::parse(name).unwrap(),
+        ports: vec![EndpointPort { key: key("http:TCP:80"), target: Some(number(*target)) }],
+    };
+    Export {
+        service_type: ServiceType::Headless,
+        hosts: pods.iter().map(host).collect(),
+        ..export(&["http:TCP:80"])
+    }
+}
+
+pub(super) fn pod(cluster_name: &str, hostname: &str) -> PodName {
+    PodName { cluster: cluster(cluster_name), hostname: HostLabel::parse(hostname).unwrap() }
 }
 
 /// A slice: its ports with their targets, its endpoints.
@@ -106,6 +126,8 @@ pub(super) struct Scene {
     pub(super) observed: Observed,
     pub(super) refused: Option<NotExported>,
     pub(super) allotted: BTreeMap<PortKey, PortNumber>,
+    /// The same of remote pods.
+    pub(super) pods: PodPorts,
     pub(super) exhausted: Option<Exhausted>,
     pub(super) now_ms: i64,
     now: Instant,
@@ -152,6 +174,7 @@ impl Scene {
             observed,
             refused: None,
             allotted: BTreeMap::new(),
+            pods: PodPorts::new(),
             exhausted: None,
             now_ms: NOW_MS,
             now,
@@ -226,7 +249,16 @@ impl Scene {
         self.peer_in(name, PeerState::Up, export)
     }
 
-    pub(super) fn peer_in(mut self, name: &str, state: PeerState, export: Export) -> Self {
+    pub(super) fn peer_in(self, name: &str, state: PeerState, export: Export) -> Self {
+        self.peer_of("flat", name, state, export)
+    }
+
+    /// On a network of its own.
+    pub(super) fn peer_apart(self, name: &str, export: Export) -> Self {
+        self.peer_of("elsewhere", name, PeerState::Up, export)
+    }
+
+    fn peer_of(mut self, network: &str, name: &str, state: PeerState, export: Export) -> Self {
         let health = PeerView {
             state,
             since: self.now,
@@ -237,7 +269,7 @@ impl Scene {
         };
         let catalog = PeerCatalog {
             exports: BTreeMap::from([(web(), Arc::new(export))]),
-            network: "flat".into(),
+            network: network.into(),
             locality: Locality::default(),
         };
         let input =
@@ -269,14 +301,22 @@ impl Scene {
             local: self.local(),
             refused: self.refused,
             allotted: Some(&self.allotted),
+            pods: Some(&self.pods),
             exhausted: self.exhausted.as_ref(),
         };
         desired(&case, &self.observed, &self.world, self.now_ms)
     }
 
-    /// Gives each port of the import one of the gateway, from 20001 up.
+    /// Gives each port of the import one of the gateway, from 20001 up, and each of remote pods
+    /// one from 20010 up.
     pub(super) fn allot(mut self) -> Self {
-        let ports = self.route().map(|route| route.ports).unwrap_or_default();
+        let route = self.route();
+        let mut free = (20_010..).map(number);
+        for pod in route.iter().flat_map(|route| &route.pods.led) {
+            let ports = pod.ports.iter().map(|port| port.key).zip(&mut free).collect();
+            self.pods.insert(pod.name.clone(), ports);
+        }
+        let ports = route.map(|route| route.ports).unwrap_or_default();
         let keys = ports.iter().map(|port| port.spec.key());
         let keys = keys.filter(|key| key.protocol != Protocol::Sctp);
         self.allotted = keys.zip((20_001..).map(number)).collect();
@@ -345,7 +385,11 @@ impl Scene {
         meta["annotations"]["example.org/note"] = "as well".into();
         meta["managedFields"] = json!([]);
         match object {
-            Object::Service(_) => self.serve_service(&mut value["spec"]),
+            Object::Service(_) => {
+                let known = self.objects.keys().filter(|id| id.kind == Kind::Service).count();
+                let is_pod = object.meta().labels.contains_key(LABEL_POD);
+                self.serve_service(&mut value["spec"], if is_pod { 100 + known } else { 7 });
+            }
             Object::Import(_) => {
                 value["status"] = object.status_json().unwrap();
             }
@@ -358,7 +402,8 @@ impl Scene {
         value
     }
 
-    fn serve_service(&self, spec: &mut Value) {
+    /// `host`: the last octet of addresses that it gets.
+    fn serve_service(&self, spec: &mut Value, host: usize) {
         let ports = spec["ports"].as_array_mut().unwrap();
         for port in ports {
             port["targetPort"] = port["port"].clone();
@@ -376,8 +421,8 @@ impl Scene {
                 families.extend(others);
             }
             let address = |family: &IpFamily| match family {
-                IpFamily::V4 => "10.96.0.7",
-                IpFamily::V6 => "fd96::7",
+                IpFamily::V4 => format!("10.96.0.{host}"),
+                IpFamily::V6 => format!("fd96::{host}"),
             };
             let ips: Vec<_> = families.iter().map(address).collect();
             spec["clusterIP"] = json!(ips[0]);
@@ -394,18 +439,31 @@ impl Scene {
         let families = |value: &Value| serde_json::from_value(value.clone()).unwrap_or_default();
         let uid = |value: &Value| value["metadata"]["uid"].as_str().unwrap().into();
         let foreign = self.observed.service.as_ref().filter(|service| service.foreign).cloned();
-        self.observed.service = foreign.or_else(|| {
-            of(Kind::Service).map(|value| {
-                let recorded = value["metadata"]["annotations"][ANNOTATION_PORTS].as_str();
-                ObservedService {
-                    uid: uid(value),
-                    ips: texts(&value["spec"]["clusterIPs"]),
-                    families: families(&value["spec"]["ipFamilies"]),
-                    ports: recorded.map(parse_ports).unwrap_or_default(),
-                    foreign: false,
-                }
-            })
+        let service = |value: &Value| {
+            let recorded = value["metadata"]["annotations"][ANNOTATION_PORTS].as_str();
+            ObservedService {
+                uid: uid(value),
+                ips: texts(&value["spec"]["clusterIPs"]),
+                families: families(&value["spec"]["ipFamilies"]),
+                ports: recorded.map(parse_ports).unwrap_or_default(),
+                foreign: false,
+            }
+        };
+        let services = self.objects.values().filter(|value| value["kind"] == "Service");
+        let services = services.map(|value| {
+            let callee = Object::parse(Kind::Service, value).unwrap().callee().unwrap();
+            (callee, service(value))
         });
+        let mut services: BTreeMap<Callee, ObservedService> = services.collect();
+        self.observed.service = foreign.or_else(|| services.remove(&web().into()));
+        let pods = services.into_iter().filter_map(|(callee, of)| Some((callee.pod?, of)));
+        self.observed.pods = pods.collect();
+        let addressed = self
+            .observed
+            .pods
+            .iter()
+            .map(|(pod, service)| (Callee::pod(web(), pod.clone()), service.ips.clone()));
+        self.inputs.vips = addressed.collect();
         self.observed.import = of(Kind::Import).map(|value| ObservedImport {
             uid: uid(value),
             ips: texts(&value["spec"]["ips"]),
@@ -434,10 +492,15 @@ impl Scene {
     }
 
     pub(super) fn derived(&self) -> Option<DerivedService> {
-        self.desired().objects.into_iter().find_map(|object| match object {
+        self.services().into_iter().find(|service| *service.meta.name == *derived_name(&web()))
+    }
+
+    pub(super) fn services(&self) -> Vec<DerivedService> {
+        let services = self.desired().objects.into_iter().filter_map(|object| match object {
             Object::Service(service) => Some(service),
             _ => None,
-        })
+        });
+        services.collect()
     }
 
     pub(super) fn import(&self) -> Option<ServiceImport> {
@@ -472,7 +535,7 @@ impl Scene {
     }
 }
 
-fn lines(slices: &[EndpointSlice]) -> Vec<String> {
+pub(super) fn lines(slices: &[EndpointSlice]) -> Vec<String> {
     let line = |slice: &EndpointSlice| {
         let ports: Vec<_> =
             slice.ports.iter().map(|port| format!("{}->{}", port.name, port.port)).collect();

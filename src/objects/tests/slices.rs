@@ -183,6 +183,7 @@ fn as_long_as_nobody_looked_the_recorded_ports_hold() {
         local: None,
         refused: None,
         allotted: None,
+        pods: None,
         exhausted: None,
     };
     let got = desired(&case, &scene.observed, &scene.world, scene.now_ms);

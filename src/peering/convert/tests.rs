@@ -96,7 +96,7 @@ fn a_bad_endpoint_is_refused() {
         name: "db".into(),
         address: Bytes::from_static(&[10, 0, 0, 1]),
         hostname: Some("db-0".into()),
-        ports: vec![PortRef { protocol: 1, port: 80 }],
+        ports: vec![PortRef { protocol: 1, port: 80, target: 8080 }],
     };
     let refused = |change: fn(&mut EndpointRecord)| {
         let mut record = good.clone();
@@ -108,6 +108,7 @@ fn a_bad_endpoint_is_refused() {
     assert_eq!(refused(|r| r.address = Bytes::new()), BadRecord::Address);
     assert_eq!(refused(|r| r.hostname = Some("Ä".into())), BadRecord::Hostname);
     assert_eq!(refused(|r| r.ports[0].port = 0), BadRecord::Port);
+    assert_eq!(refused(|r| r.ports[0].target = 65_536), BadRecord::Port);
     assert_eq!(refused(|r| r.namespace = "..".into()), BadRecord::Name);
 }
 

@@ -3,7 +3,7 @@
 use tempfile::TempDir;
 
 use super::*;
-use crate::catalog::ClusterRules;
+use crate::catalog::{ClusterRules, Export};
 use crate::drain::Phase;
 use crate::peering::fixtures::{catalog, full, key, open_catalog, plain};
 
@@ -28,7 +28,9 @@ async fn a_catalog_arrives_changes_and_shrinks() {
     paris.imports_from(&[config]);
     let (first, seen) = paris.until_catalog("both services", |all| all.exports.len() == 2).await;
     assert_eq!(seen, 1, "nothing before the whole snapshot");
-    assert_eq!(*first.exports[&key("shop/db")], full("shop/db"), "every field arrives");
+    let db = Export::clone(&first.exports[&key("shop/db")]);
+    assert_eq!(db.hosts.len(), 3, "the pods by their hostnames");
+    assert_eq!(Export { hosts: Vec::new(), ..db }, full("shop/db"), "every field arrives");
     oregon.exports(open_catalog(3, vec![plain("shop/web", 4), full("shop/db")]));
     paris.until_catalog("four ready", |all| ready(all, "shop/web") == Some(4)).await;
     oregon.exports(web(4, 4));

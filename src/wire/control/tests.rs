@@ -235,7 +235,7 @@ fn the_bytes_on_the_wire_do_not_change() {
             name: "db".into(),
             address: Bytes::from_static(&[10, 0, 0, 1]),
             hostname: Some("db-0".into()),
-            ports: vec![PortRef { protocol: ProtocolCode::Tcp.into(), port: 5432 }],
+            ports: vec![PortRef { protocol: ProtocolCode::Tcp.into(), port: 5432, target: 0 }],
         })),
     };
     assert_eq!(hex(&endpoint.encode_to_vec()), GOLDEN_ENDPOINT);

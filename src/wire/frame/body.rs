@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use prost::Message;
 
-use crate::model::{PortKey, PortNumber, Protocol, ReplicaId, ServiceKey, canonical};
+use crate::model::{HostLabel, PortKey, PortNumber, Protocol, ReplicaId, ServiceKey, canonical};
 
 /// Longest namespace or service account sent or believed, in octets (RFC 1123 subdomain).
 const MAX_ACCOUNT_OCTETS: usize = 253;
@@ -23,6 +23,8 @@ pub struct Ready {
 pub enum Asked {
     /// A port of a service, by name and Service port number, never by address.
     Port(ServiceKey, PortKey),
+    /// The same of one pod, by its hostname at the acceptor's.
+    Pod(ServiceKey, HostLabel, PortKey),
     /// The echo that answers fresh probes.
     Echo,
     /// Something that is no name or no port: refused like a name that is not exported, so that
@@ -159,6 +161,8 @@ struct PairBody {
 struct OpenBody {
     #[prost(uint64, tag = "1")]
     stream: u64,
+    /// `namespace/name`; `namespace/name/hostname` for one pod alone. A gateway that knows of no
+    /// pods finds no name in that and refuses: any other pod would be the wrong one.
     #[prost(string, tag = "2")]
     service: String,
     /// 1 TCP, 2 UDP, 3 SCTP.
@@ -183,6 +187,17 @@ struct OpenBody {
     deadline_ms: u32,
     #[prost(bool, tag = "12")]
     early: bool,
+}
+
+impl OpenBody {
+    fn fill_port(&mut self, port: PortKey) {
+        self.port = port.port.get().into();
+        self.protocol = match port.protocol {
+            Protocol::Tcp => 1,
+            Protocol::Udp => 2,
+            Protocol::Sctp => 3,
+        };
+    }
 }
 
 fn append(body: &impl Message, out: &mut Vec<u8>) {
@@ -248,8 +263,15 @@ impl Asked {
             3 => Protocol::Sctp,
             _ => return Self::Nothing,
         };
-        match (ServiceKey::parse(&body.service), PortNumber::new(body.port)) {
-            (Ok(key), Ok(port)) => Self::Port(key, PortKey::new(protocol, port)),
+        let Ok(port) = PortNumber::new(body.port) else { return Self::Nothing };
+        let port = PortKey::new(protocol, port);
+        if let Ok(key) = ServiceKey::parse(&body.service) {
+            return Self::Port(key, port);
+        }
+        let pod = body.service.rsplit_once('/');
+        let pod = pod.map(|(key, host)| (ServiceKey::parse(key), HostLabel::parse(host)));
+        match pod {
+            Some((Ok(key), Ok(host))) => Self::Pod(key, host, port),
             _ => Self::Nothing,
         }
     }
@@ -258,12 +280,11 @@ impl Asked {
         match self {
             Self::Port(key, port) => {
                 body.service = key.to_string();
-                body.port = port.port.get().into();
-                body.protocol = match port.protocol {
-                    Protocol::Tcp => 1,
-                    Protocol::Udp => 2,
-                    Protocol::Sctp => 3,
-                };
+                body.fill_port(*port);
+            }
+            Self::Pod(key, host, port) => {
+                body.service = format!("{key}/{host}");
+                body.fill_port(*port);
             }
             Self::Echo => body.service = ECHO.to_owned(),
             Self::Nothing => {}

@@ -194,7 +194,7 @@ impl Control {
         Self::from_body(kind, octets).ok_or(Error::Body(kind))
     }
 
-    /// Appends the whole frame. Its own bodies are far below the cap: names are at most 127
+    /// Appends the whole frame. Its own bodies are far below the cap: names are at most 191
     /// octets and the fields an importing cluster vouches for are cut where they are made.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();

@@ -3,7 +3,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{PortKey, PortNumber, Protocol, ReplicaId, ServiceKey};
+use crate::model::{HostLabel, PortKey, PortNumber, Protocol, ReplicaId, ServiceKey};
 
 fn open(stream: u64) -> Open {
     Open {
@@ -53,9 +53,10 @@ prop_compose! {
         stream: u64,
         name in arb_label(),
         namespace in arb_label(),
+        pod in arb_label(),
         port in 1_u32..=65_535,
         protocol in prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Sctp)],
-        which in 0..3_u8,
+        which in 0..4_u8,
         hops in 0..9_u32,
         address: Option<(std::net::Ipv4Addr, u16)>,
         account in proptest::option::of(arb_label()),
@@ -67,6 +68,11 @@ prop_compose! {
         let asked = match which {
             0 => Asked::Echo,
             1 => Asked::Nothing,
+            2 => Asked::Pod(
+                key,
+                HostLabel::parse(&pod).unwrap(),
+                PortKey::new(protocol, PortNumber::new(port).unwrap()),
+            ),
             _ => Asked::Port(key, PortKey::new(protocol, PortNumber::new(port).unwrap())),
         };
         let client = Client {
@@ -164,11 +170,43 @@ fn odd_names_ask_for_nothing() {
     assert!(matches!(body("shop/web", 80), Asked::Port(..)));
     assert_eq!(body("portolan/echo", 0), Asked::Echo);
     assert!(matches!(body("portolan/echo", 80), Asked::Port(..)));
-    let odd = ["", "web", "shop/WEB", "shop/web.", "shop/..", "shop/we\0b", "10.0.0.1", "a/b/c"];
+    let odd = [
+        "",
+        "web",
+        "shop/WEB",
+        "shop/web.",
+        "shop/..",
+        "shop/we\0b",
+        "10.0.0.1",
+        "a/b/C",
+        "a/b/",
+        "/a/b",
+        "a//b",
+        "a/b/c/d",
+    ];
     for name in odd {
         assert_eq!(body(name, 80), Asked::Nothing, "{name:?}");
     }
     assert_eq!(body("shop/web", 0), Asked::Nothing);
+}
+
+/// A gateway that knows of no pods reads the same field as the name of a service, and must find
+/// none there: it would lead to any pod.
+#[test]
+fn a_pod_is_asked_for_in_a_way_that_older_gateways_refuse() {
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct OldBody {
+        #[prost(string, tag = "2")]
+        service: String,
+    }
+    let (key, host) = (ServiceKey::parse("shop/db").unwrap(), HostLabel::parse("db-0").unwrap());
+    let port = PortKey::new(Protocol::Tcp, PortNumber::new(80).unwrap());
+    let asked = Asked::Pod(key, host, port);
+    let mut octets = Vec::new();
+    Open { asked: asked.clone(), ..open(3) }.encode(&mut octets);
+    assert_eq!(Open::decode(&octets).unwrap().asked, asked);
+    let old = <OldBody as prost::Message>::decode(&*octets).unwrap();
+    assert!(ServiceKey::parse(&old.service).is_err(), "{}", old.service);
 }
 
 #[test]

@@ -6,7 +6,9 @@ use super::super::text::{Ingress, ServicePort, ServiceSpec, ServiceStatus, Servi
 use super::{Decoded, Decoder, Families, Seen, Sent, addresses, family, port_number, protocol};
 use crate::catalog::{IpFamily, ObjectKind, ServiceObject, SessionAffinity, SourceEvent};
 use crate::model::{PeerAddress, PortSpec, Protocol};
-use crate::objects::{Kind, LABEL_MANAGED_BY, MANAGER, ObservedService, derived_name, parse_ports};
+use crate::objects::{
+    Kind, LABEL_MANAGED_BY, MANAGER, ObservedService, derived_name_of, parse_ports,
+};
 
 /// So the names of derived Services begin.
 const DERIVED_PREFIX: &str = "portolan-";
@@ -31,8 +33,9 @@ impl Decoder {
             observed.ports =
                 settings.get("ports").map(|text| parse_ports(text)).unwrap_or_default();
             let (id, existing) = object.ours(Kind::Service)?;
-            let key = existing.object.key().filter(|key| *derived_name(key) == *id.name);
-            let seen = key.map(|key| Seen::Derived(key, observed));
+            let callee = existing.object.callee();
+            let callee = callee.filter(|callee| *derived_name_of(callee) == *id.name);
+            let seen = callee.map(|callee| Seen::Derived(callee, observed));
             return Ok(Decoded { ours: Some((id, existing)), seen, families, source: None });
         }
         let name = &*object.name.name;

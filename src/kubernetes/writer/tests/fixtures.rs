@@ -53,6 +53,13 @@ pub(super) fn service(key: &ServiceKey, recorded: &str) -> Object {
     })
 }
 
+/// That of a remote pod of it.
+pub(super) fn pod_service(key: &ServiceKey, host: &str) -> Object {
+    let Object::Service(mut service) = service(key, "tcp-80=20001") else { unreachable!() };
+    service.meta.name = format!("portolan-{host}-0123456789").into();
+    Object::Service(service)
+}
+
 fn slice_of(meta: Meta, addresses: &[&str]) -> Object {
     let endpoint = |address: &&str| SliceEndpoint {
         addresses: vec![address.parse().unwrap()],

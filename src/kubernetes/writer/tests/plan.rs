@@ -3,7 +3,9 @@ use std::time::Duration;
 use super::super::change::Change;
 use super::super::plan::{Look, Plan};
 use super::super::target::Rank;
-use super::fixtures::{desired, existing, import, imported, key, proxied, service, whole};
+use super::fixtures::{
+    desired, existing, import, imported, key, pod_service, proxied, service, whole,
+};
 use crate::clock;
 use crate::objects::{McsVersion, Object, SERVICE_LINGERS};
 
@@ -90,6 +92,35 @@ fn the_derived_service_lingers_and_what_is_unknown_is_left_alone() {
     assert_eq!(plan.keys().count(), 1);
     plan.tidy(now + 700 * second);
     assert_eq!(plan.keys().count(), 0);
+}
+
+#[test]
+fn services_of_pods_linger_one_by_one_and_hold_nothing_up() {
+    let (web, now) = (key("shop/web"), clock::now());
+    let second = Duration::from_secs(1);
+    let (zero, one) = (pod_service(&web, "db-0"), pod_service(&web, "db-1"));
+    let mut plan = Plan::default();
+    plan.accept(desired(&web, vec![zero.clone(), one.clone()]), now);
+    assert_eq!(plan.service(&web), None, "slices wait for none of them");
+    plan.accept(desired(&web, vec![one.clone()]), now + second);
+    plan.accept(desired(&web, vec![one.clone()]), now + 20 * second);
+    let goes = |plan: &Plan, object: &Object| {
+        let there = existing(object);
+        plan.look(&web, &object.id(), Some(&there), None, now + 20 * second).place()
+    };
+    assert_eq!(goes(&plan, &zero), Some((Rank::Removal, now + second + SERVICE_LINGERS)));
+    assert_eq!(goes(&plan, &one), None);
+    // It is back in time, with its address.
+    plan.accept(desired(&web, vec![zero.clone(), one.clone()]), now + 25 * second);
+    assert_eq!(goes(&plan, &zero), None);
+    plan.accept(desired(&web, vec![one.clone()]), now + 26 * second);
+    assert_eq!(goes(&plan, &zero), Some((Rank::Removal, now + 26 * second + SERVICE_LINGERS)));
+
+    // Another leader found it, and does not know since when.
+    let mut other = Plan::default();
+    other.accept(desired(&web, vec![one]), now);
+    other.begin(now + 40 * second);
+    assert_eq!(goes(&other, &zero), Some((Rank::Removal, now + 40 * second + SERVICE_LINGERS)));
 }
 
 #[test]
