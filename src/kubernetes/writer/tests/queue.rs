@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use super::super::bucket::BURST;
+use super::super::bucket::{BURST, RATE};
 use super::super::queue::{MAX_IN_FLIGHT, Next, Queue, REST};
 use super::super::target::{Rank, Target};
 use crate::clock;
@@ -120,9 +120,10 @@ fn a_pause_stops_everybody_and_the_budget_the_rest() {
     queue.pause(now + second);
     assert_eq!(queue.next(now), Next::At(now + second));
     assert_eq!(drain(&mut queue, now + second).len(), BURST as usize);
+    let write = second / RATE;
     queue.push(peer("urgent"), Rank::Removal, now + second);
-    assert_eq!(queue.next(now + second), Next::At(now + second + Duration::from_millis(5)));
-    let turn = queue.next(now + second + Duration::from_millis(5));
+    assert_eq!(queue.next(now + second), Next::At(now + second + write));
+    let turn = queue.next(now + second + write);
     assert_eq!(turn, Next::Turn(peer("urgent")), "what is urgent has the next write");
 }
 
