@@ -209,6 +209,10 @@ impl State {
             let of_item = |item: &Item| item.state.as_ref().ok()?.ours.clone();
             let existing = items.iter().filter_map(of_item).collect();
             self.mirror.listed(kind, version, existing, anew);
+            self.mirror.vacated(kind, |id| {
+                let namespace = id.namespace.as_str().into();
+                present.contains(&Name { namespace, name: id.name.clone() })
+            });
         }
         let known = self.kinds.entry(resource).or_default();
         let lost = known.objects.keys().filter(|name| !present.contains(name));
@@ -340,6 +344,10 @@ impl State {
         if known.objects.get(name).is_some_and(|entry| entry.version > version) {
             return;
         }
+        if let Some(id) = object_id(resource, name) {
+            self.mirror.vacated(id.kind, |taken| *taken != id);
+        }
+        let known = self.kinds.entry(resource).or_default();
         if let Some(before) = known.objects.remove(name) {
             self.take_back(resource, name, &before, &Entry::default(), version);
         }

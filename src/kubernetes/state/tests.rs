@@ -179,3 +179,25 @@ fn the_default_family_is_that_of_the_api_server() {
     state.hear(listed(Resource::Service, 6, &[own]));
     assert_eq!(state.view(McsVersion::V1beta1).families, [IpFamily::V6]);
 }
+
+#[test]
+fn the_end_of_a_foreign_object_is_told_to_who_waits_for_its_name() {
+    let mut state = synced(10, &[service("web", 9, 80), service("other", 9, 80)]);
+    let id = |name: &str| {
+        object_id(Resource::Service, &Name { namespace: "shop".into(), name: name.into() })
+    };
+    let mirror = Arc::clone(&state.mirror);
+    let told = mirror.changed();
+    for (name, news) in
+        [("web", gone(Resource::Service, "web", 11)), ("other", listed(Resource::Service, 12, &[]))]
+    {
+        let id = id(name).unwrap();
+        mirror.wait_for(id.clone());
+        state.hear(put(Resource::Service, &service("third", 11, 80)));
+        assert!(mirror.waits_for(&id), "{name} is there");
+        let before = *told.borrow();
+        state.hear(news);
+        assert!(!mirror.waits_for(&id), "{name} is gone");
+        assert!(*told.borrow() > before);
+    }
+}

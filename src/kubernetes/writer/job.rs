@@ -81,7 +81,7 @@ impl Outcome {
             Self::Altered(_) => "altered",
             Self::Stale(_) | Self::Missing | Self::Failed(Fault::Conflict(_)) => "conflict",
             Self::Foreign => "foreign",
-            Self::Failed(Fault::Away(_)) => "away",
+            Self::Failed(Fault::Away(_) | Fault::Late(_)) => "away",
             Self::Failed(Fault::Refused(_) | Fault::Absent(_)) => "refused",
         }
     }
