@@ -201,3 +201,49 @@ fn the_end_of_a_foreign_object_is_told_to_who_waits_for_its_name() {
         assert!(*told.borrow() > before);
     }
 }
+
+#[test]
+fn k07_exports_of_a_namespace_made_anew_count_whenever_they_were_heard_of() {
+    let namespace = |version: u64, phase: &str| {
+        json!({
+            "metadata": { "name": "shop", "resourceVersion": version.to_string() },
+            "status": { "phase": phase },
+        })
+    };
+    let export = |version: u64| {
+        json!({
+            "metadata": { "namespace": "shop", "name": "web", "resourceVersion": version.to_string() },
+        })
+    };
+    let exported = |state: &mut State| {
+        match state.update(true) {
+        Some(SourceUpdate::Changed(events)) => events.into_iter().any(
+            |event| matches!(event, SourceEvent::Export(key, Some(_)) if key.to_string() == "shop/web"),
+        ),
+        other => panic!("{other:?}"),
+    }
+    };
+    // Before, and while the namespace is on its way out.
+    for heard in [11, 13] {
+        let mut state = synced(10, &[]);
+        state.hear(listed(Resource::Namespace, 10, &[namespace(9, "Active")]));
+        if heard == 11 {
+            state.hear(put(Resource::Export, &export(11)));
+            assert!(exported(&mut state));
+        }
+        state.hear(put(Resource::Namespace, &namespace(12, "Terminating")));
+        if heard == 11 {
+            assert!(!exported(&mut state));
+        } else {
+            state.hear(put(Resource::Export, &export(13)));
+        }
+        // An older end than what is known takes nothing away.
+        state.hear(gone(Resource::Export, "web", 7));
+        assert!(!matches!(state.update(true), Some(SourceUpdate::Changed(_))));
+        // Its end was missed: the list shows another one.
+        state.hear(listed(Resource::Namespace, 20, &[namespace(19, "Active")]));
+        assert!(exported(&mut state), "heard at {heard}");
+        state.hear(gone(Resource::Export, "web", 21));
+        assert!(!exported(&mut state));
+    }
+}
