@@ -306,7 +306,7 @@ impl Scene {
             }
         }
         if let (Some(status), Some(export)) = (wanted.export, &mut self.observed.export)
-            && !status.is_on(export)
+            && (status.uid != export.uid || status.conditions != export.conditions)
         {
             wrote = true;
             let status = status.to_json();
@@ -390,7 +390,6 @@ impl Scene {
         let texts = |value: &Value| -> Vec<IpAddr> {
             serde_json::from_value(value.clone()).unwrap_or_default()
         };
-        let families = |value: &Value| serde_json::from_value(value.clone()).unwrap_or_default();
         let uid = |value: &Value| value["metadata"]["uid"].as_str().unwrap().into();
         let foreign = self.observed.service.as_ref().filter(|service| service.foreign).cloned();
         self.observed.service = foreign.or_else(|| {
@@ -399,7 +398,6 @@ impl Scene {
                 ObservedService {
                     uid: uid(value),
                     ips: texts(&value["spec"]["clusterIPs"]),
-                    families: families(&value["spec"]["ipFamilies"]),
                     ports: recorded.map(parse_ports).unwrap_or_default(),
                     foreign: false,
                 }
@@ -408,7 +406,6 @@ impl Scene {
         self.observed.import = of(Kind::Import).map(|value| ObservedImport {
             uid: uid(value),
             ips: texts(&value["spec"]["ips"]),
-            families: families(&value["spec"]["ipFamilies"]),
             conditions: Condition::list(value["status"]["conditions"].as_array().unwrap()),
             foreign: false,
         });
