@@ -328,7 +328,9 @@ impl Scene {
 
     /// What the server makes of a write: defaults, addresses, uid, labels of others.
     fn served(&self, object: &Object, before: Option<&Value>) -> Value {
-        let mut value = match (before, object.patch_json()) {
+        let held = before.map(|value| Object::parse(object.kind(), value).unwrap());
+        let patch = held.and_then(|held| object.patch_json(&held));
+        let mut value = match (before, patch) {
             (Some(before), Some(patch)) => {
                 let mut value = before.clone();
                 merge_patch(&mut value, &patch);
