@@ -20,6 +20,7 @@ mod object;
 mod observed;
 mod peer;
 mod ports;
+mod pruned;
 mod ready;
 mod service;
 mod slice;
@@ -41,5 +42,6 @@ pub use observed::{
 };
 pub use peer::PeerStatus;
 pub use ports::{Exhausted, PORT_RESTS, PortBook};
+pub use pruned::Pruned;
 pub use service::DerivedService;
 pub use slice::EndpointSlice;

@@ -10,7 +10,7 @@ use super::change::Change;
 use super::target::Rank;
 use crate::kubernetes::mirror::Existing;
 use crate::model::ServiceKey;
-use crate::objects::{Desired, ExportStatus, Kind, Object, ObjectId, SERVICE_LINGERS};
+use crate::objects::{Desired, ExportStatus, Kind, Object, ObjectId, Pruned, SERVICE_LINGERS};
 
 /// How long a name that should have nothing is remembered, so that a late object of it, from a
 /// writer that did not know yet, is taken away again.
@@ -22,6 +22,8 @@ pub(super) struct Plan {
     names: BTreeMap<ServiceKey, Name>,
     /// To which name an object that should exist belongs.
     owners: BTreeMap<ObjectId, ServiceKey>,
+    /// What the server does not keep of imports.
+    pruned: Pruned,
 }
 
 #[derive(Debug, Default)]
@@ -62,12 +64,23 @@ impl Plan {
         }
         name.objects =
             desired.objects.into_iter().map(|object| (object.id(), Arc::new(object))).collect();
+        prune(name, self.pruned);
         for id in name.objects.keys() {
             self.owners.insert(id.clone(), desired.key.clone());
         }
         name.export = desired.export;
         let has_service = name.objects.keys().any(|id| id.kind == Kind::Service);
         name.without_service = if has_service { None } else { name.without_service.or(Some(now)) };
+    }
+
+    /// The server does not keep these fields of imports either; whether that is news.
+    pub(super) fn prune(&mut self, more: Pruned) -> bool {
+        let before = self.pruned;
+        self.pruned = before.and(more);
+        for name in self.names.values_mut() {
+            prune(name, more);
+        }
+        before != self.pruned
     }
 
     /// The names of which something was said.
@@ -146,6 +159,17 @@ impl Plan {
                 || name.export.is_some()
                 || !name.without_service.is_some_and(over)
         });
+    }
+}
+
+fn prune(name: &mut Name, pruned: Pruned) {
+    if pruned == Pruned::default() {
+        return;
+    }
+    for object in name.objects.values_mut() {
+        if let Object::Import(import) = Arc::make_mut(object) {
+            pruned.apply(import);
+        }
     }
 }
 

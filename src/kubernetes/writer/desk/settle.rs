@@ -11,7 +11,7 @@ use crate::kubernetes::events::{Event, Severity, Subject};
 use crate::kubernetes::kinds::Resource;
 use crate::kubernetes::mirror::Existing;
 use crate::model::ServiceKey;
-use crate::objects::{Kind, ObjectId};
+use crate::objects::{Kind, Object, ObjectId, Pruned};
 
 /// How long an object is left alone after a write met a newer version.
 const CONFLICT: Duration = Duration::from_millis(100);
@@ -42,7 +42,7 @@ impl Desk {
     pub(in super::super) fn finish(&mut self, ended: Ended, now: Instant) {
         let Ended { target, aim, uid, outcome } = ended;
         self.metrics.count(&target, &outcome);
-        match outcome {
+        match self.learn(&target, &aim, outcome, now) {
             Outcome::Failed(Fault::Away(why)) => self.pause(&why, now),
             // Whether the server is away the Lease tells: it is renewed every second.
             Outcome::Failed(Fault::Late(why)) if !self.may_write(now) => self.pause(&why, now),
@@ -65,6 +65,44 @@ impl Desk {
             Target::Export(key) => self.look(key, now),
             Target::Peer(_) => self.look_at_peers(now),
         }
+    }
+
+    /// Of imports an older schema keeps less than was written: that is then wanted no more.
+    fn learn(&mut self, target: &Target, aim: &Aim, outcome: Outcome, now: Instant) -> Outcome {
+        let (Target::Object(id), Aim::Object(object) | Aim::WithStatus(object)) = (target, aim)
+        else {
+            return outcome;
+        };
+        let Object::Import(wanted) = &**object else { return outcome };
+        let (pruned, learned) = match outcome {
+            Outcome::Altered(existing) => {
+                let Object::Import(kept) = &*existing.object else {
+                    return Outcome::Altered(existing);
+                };
+                match Pruned::between(wanted, kept, matches!(aim, Aim::WithStatus(_))) {
+                    Some(pruned) => (pruned, Outcome::Written(Some(existing))),
+                    None => return Outcome::Altered(existing),
+                }
+            }
+            Outcome::Failed(Fault::Refused(why))
+                if wanted.spec.ips.len() > 1
+                    && why.contains("spec.ips")
+                    && why.contains("Too many") =>
+            {
+                (Pruned::to_one_ip(), Outcome::Unneeded)
+            }
+            other => return other,
+        };
+        if self.plan.prune(pruned) {
+            let fields = pruned.fields().join(", ");
+            let message = format!(
+                "the CustomResourceDefinition serviceimports.multicluster.x-k8s.io is an older one that does not keep {fields}; they are left out: apply that of the Multi-Cluster Services API, then restart Portolan"
+            );
+            tracing::warn!("{message}");
+            self.say(id, "OldSchema", &message);
+            self.due = Some(now);
+        }
+        learned
     }
 
     fn may_write(&self, now: Instant) -> bool {

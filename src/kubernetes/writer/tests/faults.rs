@@ -7,9 +7,11 @@ use serde_json::json;
 use super::super::job::{Ended, Outcome};
 use super::bench::{Bench, short};
 use super::fixtures::{desired, import, key, proxied, service, whole};
+use crate::catalog::IpFamily;
 use crate::clock;
 use crate::kubernetes::calls::Fault;
-use crate::objects::{Kind, Object};
+use crate::model::PortNumber;
+use crate::objects::{Condition, ConditionStatus, Kind, Object};
 use crate::testing::kube::{Rule, Verb};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -154,4 +156,111 @@ async fn ours_comes_as_soon_as_the_foreign_object_of_its_name_is_gone() {
         assert!(Object::parse(id.kind, &there).unwrap().is_ours());
         assert!(bench.refusals.borrow().is_empty());
     }
+}
+
+const OLD_SCHEMA: [&str; 5] = [
+    "/spec/ipFamilies",
+    "/spec/internalTrafficPolicy",
+    "/spec/trafficDistribution",
+    "/status/conditions",
+    "/status/endpointSliceObjects",
+];
+
+fn rich(name: &str, port: u32) -> Object {
+    let Object::Import(mut import) = import(&key(name), &["oregon"]) else { panic!("an import") };
+    import.spec.ips = vec!["10.96.0.7".parse().unwrap(), "fd00::7".parse().unwrap()];
+    import.spec.families = vec![IpFamily::V4, IpFamily::V6];
+    import.spec.ports[0].port = PortNumber::new(port).unwrap();
+    import.spec.traffic_distribution = Some("PreferClose".into());
+    import.status.conditions = vec![Condition {
+        kind: "Ready".into(),
+        status: ConditionStatus::True,
+        reason: "Ready".into(),
+        message: "".into(),
+        observed_generation: None,
+        last_transition: 1_000,
+    }];
+    Object::Import(import)
+}
+
+#[tokio::test]
+async fn k12_what_an_older_schema_does_not_keep_is_left_out_and_said_once() {
+    let mut bench = Bench::start().await;
+    bench.server.prune("serviceimports", &OLD_SCHEMA);
+    let too_many = "spec.ips: Too many: 2: must have at most 1 items";
+    let rule = Rule::refuse(422).message(too_many).verb(Verb::Create).resource("serviceimports");
+    bench.server.fail(rule.times(1));
+    let names = ["shop/web", "shop/api"];
+    for name in names {
+        bench.desk.accept(desired(&key(name), vec![rich(name, 80)]), bench.now);
+    }
+    let requests = short(&bench.work().await);
+    let count = |what: &str| requests.iter().filter(|request| *request == what).count();
+    assert_eq!(count("Create serviceimports"), 3, "one of them is refused: {requests:?}");
+    for name in names {
+        let there = bench.there(&import(&key(name), &[]).id()).unwrap();
+        assert_eq!(there["spec"]["ips"], json!(["10.96.0.7"]));
+        assert_eq!(there["status"]["clusters"], json!([{ "cluster": "oregon" }]));
+    }
+    assert!(bench.refusals.borrow().is_empty());
+
+    // Whoever asks, nothing is written again; what changes is.
+    for round in 0..3 {
+        bench.pass(61 * SECOND);
+        bench.feed();
+        bench.desk.tidy(bench.now);
+        for name in names {
+            bench.desk.accept(desired(&key(name), vec![rich(name, 80)]), bench.now);
+        }
+        assert_eq!(short(&bench.work().await), [""; 0], "round {round}");
+    }
+    bench.desk.accept(desired(&key("shop/web"), vec![rich("shop/web", 81)]), bench.now);
+    assert_eq!(short(&bench.work().await), ["Patch serviceimports"]);
+}
+
+#[tokio::test]
+async fn k12_an_import_without_a_status_of_its_own_is_not_written_again_and_again() {
+    let web = key("shop/web");
+    let mut bench = Bench::start().await;
+    bench.server.fail(Rule::refuse(404).verb(Verb::Patch).resource("serviceimports"));
+    bench.desk.accept(desired(&web, vec![import(&web, &["oregon"])]), bench.now);
+    bench.work().await;
+    assert!(bench.refusals.borrow()[&web].contains("status subresource"));
+    bench.pass(59 * SECOND);
+    bench.desk.tidy(bench.now);
+    assert_eq!(short(&bench.work().await), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_others_put_on_an_import_stays() {
+    let web = key("shop/web");
+    let mut bench = Bench::start().await;
+    let mut exported = rich("shop/web", 80);
+    let Object::Import(of) = &mut exported else { panic!("an import") };
+    of.meta.labels.insert("team".into(), "one".into());
+    let keys = json!({ "annotations": [], "labels": ["team"] }).to_string();
+    of.meta.annotations.insert("portolan.dev/exported-keys".into(), keys.into());
+    bench.desk.accept(desired(&web, vec![exported]), bench.now);
+    bench.work().await;
+    bench.server.change("serviceimports", "shop/web", |import| {
+        import["metadata"]["labels"]["theirs"] = json!("kept");
+        import["metadata"]["annotations"]["theirs"] = json!("kept");
+        import["metadata"]["ownerReferences"] =
+            json!([{ "apiVersion": "v1", "kind": "Service", "name": "x", "uid": "x" }]);
+    });
+    bench.feed();
+    // Fewer ports, addresses and labels of ours.
+    let less = import(&web, &["oregon"]);
+    bench.desk.accept(desired(&web, vec![less.clone()]), bench.now);
+    let requests = short(&bench.work().await);
+    assert_eq!(requests, ["Patch serviceimports", "Patch serviceimports status"]);
+    let there = bench.there(&less.id()).unwrap();
+    assert_eq!(Object::parse(Kind::Import, &there).unwrap(), less);
+    let meta = &there["metadata"];
+    assert_eq!(
+        (&meta["labels"]["theirs"], &meta["annotations"]["theirs"]),
+        (&json!("kept"), &json!("kept"))
+    );
+    assert!(meta["labels"]["team"].is_null() && meta["ownerReferences"].is_array());
+    assert!(there["spec"]["trafficDistribution"].is_null());
 }
