@@ -64,6 +64,8 @@ pub struct PeerInput {
     pub revision: u64,
     /// The last thing that went wrong.
     pub last_error: Option<Arc<str>>,
+    /// Whether the `policy`, `fence` and `dns` of its exports may lead callers here.
+    pub leads: bool,
 }
 
 impl Default for PeerInput {
@@ -76,6 +78,7 @@ impl Default for PeerInput {
             sessions: 0,
             revision: 0,
             last_error: None,
+            leads: true,
         }
     }
 }

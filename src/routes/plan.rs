@@ -61,8 +61,7 @@ fn vips_of(services: &HashMap<ServiceKey, Arc<Route>>) -> BTreeMap<IpAddr, Servi
 #[must_use]
 pub fn plan_service(inputs: &Inputs, key: &ServiceKey, now: Instant) -> Option<Route> {
     let exporters = exporters(inputs, key);
-    let claims: Vec<Claim<'_>> =
-        exporters.iter().map(|e| Claim { cluster: e.cluster, export: e.export }).collect();
+    let claims: Vec<Claim<'_>> = exporters.iter().map(Exporter::claim).collect();
     let merged = merge(Some(&inputs.cluster), &claims)?;
     let rules = Rules { policy: &merged.policy, fence: merged.fence, own: &inputs.locality };
     let ports = merged
@@ -112,9 +111,15 @@ struct Exporter<'a> {
     share: f32,
     /// Its endpoints are reached directly.
     reachable: bool,
+    /// Its policy may lead callers here.
+    leads: bool,
 }
 
 impl<'a> Exporter<'a> {
+    fn claim(&self) -> Claim<'a> {
+        Claim { cluster: self.cluster, export: self.export, leads: self.leads }
+    }
+
     fn ready(&self, port: PortKey) -> Option<u32> {
         self.export.port(port).map(|exported| exported.ready)
     }
@@ -158,6 +163,7 @@ fn exporters<'a>(inputs: &'a Inputs, key: &ServiceKey) -> Vec<Exporter<'a>> {
         rtt: Some(Duration::ZERO),
         share: 1.0,
         reachable: true,
+        leads: true,
     });
     let peers = inputs.peers.iter().filter_map(|(cluster, peer)| {
         let network = &peer.catalog.network;
@@ -171,6 +177,7 @@ fn exporters<'a>(inputs: &'a Inputs, key: &ServiceKey) -> Vec<Exporter<'a>> {
             rtt: peer.ranking_rtt(),
             share: peer.share(),
             reachable: !network.is_empty() && *network == inputs.network,
+            leads: peer.leads,
         })
     });
     own.into_iter().chain(peers).collect()
