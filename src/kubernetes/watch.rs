@@ -181,7 +181,10 @@ impl Watcher {
     pub(super) async fn run(mut self) {
         while !self.heard.is_closed() {
             let outcome = match self.position.take() {
-                None => self.list().await.map(|()| End::Over),
+                None => match self.list().await {
+                    Ok(()) => continue,
+                    Err(trouble) => Err(trouble),
+                },
                 Some(from) => self.watch(from).await,
             };
             let pause = match outcome {
