@@ -339,8 +339,9 @@ impl Planner {
     /// removed one is forgotten when peering reports it gone.
     fn take_peers(&mut self, peers: &[peering::PeerConfig]) {
         let wanted: BTreeSet<_> = peers.iter().map(|peer| peer.cluster.clone()).collect();
-        for peer in &wanted {
-            self.inputs.peers.entry(peer.clone()).or_default();
+        for peer in peers {
+            let input = self.inputs.peers.entry(peer.cluster.clone()).or_default();
+            input.leads = peer.trust_policy;
         }
         self.health.set_peers(&wanted, clock::now());
         self.out.peers.send_replace(Arc::new(peers.to_vec()));

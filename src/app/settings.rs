@@ -95,6 +95,7 @@ pub(super) fn peers(config: &Config) -> Vec<peering::PeerConfig> {
             addresses: peer.addresses.clone(),
             networks: peer.networks.clone(),
             namespaces: peer.namespaces.clone(),
+            trust_policy: true,
         })
         .collect()
 }

@@ -63,8 +63,9 @@ pub(super) fn from_cluster(config: &Config, store: &Store) -> (Start, Arc<Cluste
 
 fn inputs(config: &Config, store: &Store, peers: &[PeerConfig], local: LocalCatalog) -> Inputs {
     let mut saved: SavedPeers = saved::load(store, saved::PEERS).unwrap_or_default();
-    let mut restored = |peer: &ClusterId| -> PeerInput {
-        saved.remove(peer).map(saved::restore_peer).unwrap_or_default()
+    let mut restored = |peer: &PeerConfig| {
+        let input = saved.remove(&peer.cluster).map(saved::restore_peer).unwrap_or_default();
+        (peer.cluster.clone(), PeerInput { leads: peer.trust_policy, ..input })
     };
     Inputs {
         cluster: config.cluster.clone(),
@@ -72,7 +73,7 @@ fn inputs(config: &Config, store: &Store, peers: &[PeerConfig], local: LocalCata
         locality: config.locality.clone(),
         network: config.network.clone(),
         local: Arc::new(local),
-        peers: peers.iter().map(|peer| (peer.cluster.clone(), restored(&peer.cluster))).collect(),
+        peers: peers.iter().map(&mut restored).collect(),
         vips: BTreeMap::new(),
         ports: Arc::default(),
         drains: Arc::default(),

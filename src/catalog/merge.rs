@@ -15,6 +15,8 @@ pub struct Claim<'a> {
     pub cluster: &'a ClusterId,
     /// What it says.
     pub export: &'a Export,
+    /// Whether its `policy`, `fence` and `dns` may lead callers here.
+    pub leads: bool,
 }
 
 /// The import, the same in every cluster but for `policy`, `fence` and `dns`.
@@ -150,14 +152,16 @@ impl fmt::Display for Conflict {
 
 /// Folds the exports of one name; `None` when there is none. The result does not depend on the
 /// order of `claims`: the oldest export comes first, of equally old ones the first by cluster
-/// name. `own` is the importing cluster, whose own export decides how its callers are led.
+/// name. `own` is the importing cluster, whose own export decides how its callers are led; else
+/// the oldest does that may.
 #[must_use]
 pub fn merge(own: Option<&ClusterId>, claims: &[Claim<'_>]) -> Option<Merged> {
     let mut claims = claims.to_vec();
     claims.sort_by_key(|claim| (claim.export.created_ms, claim.cluster));
     let oldest = claims.first()?.export;
     let leading = claims.iter().find(|claim| Some(claim.cluster) == own);
-    let settings = &leading.map_or(oldest, |claim| claim.export).settings;
+    let leading = leading.or_else(|| claims.iter().find(|claim| claim.leads));
+    let settings = leading.map(|claim| claim.export.settings.clone()).unwrap_or_default();
     Some(Merged {
         service_type: oldest.service_type,
         ports: join_ports(&claims),
@@ -168,7 +172,7 @@ pub fn merge(own: Option<&ClusterId>, claims: &[Claim<'_>]) -> Option<Merged> {
         traffic_distribution: oldest.traffic_distribution.clone(),
         labels: oldest.labels.clone(),
         annotations: oldest.annotations.clone(),
-        policy: settings.policy.clone(),
+        policy: settings.policy,
         fence: settings.fence,
         dns: settings.dns,
         clusters: claims.iter().map(|claim| claim.cluster.clone()).collect(),

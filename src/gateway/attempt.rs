@@ -209,13 +209,35 @@ impl Attempt {
             }
             tokio::select! {
                 Some(ended) = dials.join_next() => match ended {
-                    Ok(Ok(conn)) => return Some(conn),
+                    Ok(Ok(conn)) => {
+                        self.leave(dials);
+                        return Some(conn);
+                    }
                     Ok(Err(_)) => {}
                     Err(error) => self.shared.note_panic(Err(error)),
                 },
                 () = tokio::time::sleep(HEAD_START), if left.len() > 0 => {}
             }
         }
+    }
+
+    /// The other dials go on: one cut off in its handshake is trouble in the peer's log, one that
+    /// ends well is a spare.
+    fn leave(&self, mut dials: JoinSet<Result<Tunnel, Undialled>>) {
+        if dials.is_empty() {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        let rest = async move {
+            while let Some(ended) = dials.join_next().await {
+                match ended {
+                    Ok(Ok(conn)) => shared.stock_spare(conn).await,
+                    Ok(Err(_)) => {}
+                    Err(error) => shared.note_panic(Err(error)),
+                }
+            }
+        };
+        let _full = self.shared.loose.try_send(Box::pin(rest));
     }
 
     /// Sends `OPEN` and waits for what becomes of it.

@@ -69,6 +69,10 @@ pub(super) enum Fault {
     /// The server is away, overloaded or does not know us at the moment: nothing about the object.
     #[error("the API server does not answer as it should: {0}")]
     Away(Box<str>),
+    /// It was sent and not answered in time: the server is away, or something hangs that it asks
+    /// about this object (an admission webhook).
+    #[error("not answered: {0}")]
+    Late(Box<str>),
     /// The object changed since, is another one by now, or exists already (409).
     #[error("the object is not as it was: {0}")]
     Conflict(Box<str>),
@@ -94,16 +98,19 @@ impl Call {
             .body(body)
             .map_err(|error| Fault::Refused(cut(&error.to_string())))?;
         let mut asked = pin!(client.request_text(request));
+        let mut sent = false;
         // A process that was frozen finds its timer due only after it went on: the time is looked
         // at first, so that nothing is sent that should have been over long ago.
         let in_time = poll_fn(|context| {
             if clock::now() >= deadline {
                 return Poll::Ready(None);
             }
+            sent = true;
             asked.as_mut().poll(context).map(Some)
         });
         let text = match timeout_at(deadline.into(), in_time).await {
-            Err(_) | Ok(None) => return Err(Fault::Away("no answer in time".into())),
+            Err(_) | Ok(None) if sent => return Err(Fault::Late("no answer in time".into())),
+            Err(_) | Ok(None) => return Err(Fault::Away("too late to be sent".into())),
             Ok(Some(Err(kube::Error::Api(status)))) => return Err(meaning(&status)),
             Ok(Some(Err(error))) => return Err(Fault::Away(cut(&chain(&error)))),
             Ok(Some(Ok(text))) => text,
@@ -173,7 +180,7 @@ mod tests {
         ] {
             let fault = meaning(&Status::failure(message, "Reason").with_code(code));
             let found = match fault {
-                Fault::Away(_) => "away",
+                Fault::Away(_) | Fault::Late(_) => "away",
                 Fault::Conflict(_) => "conflict",
                 Fault::Absent(_) => "absent",
                 Fault::Refused(_) => "refused",

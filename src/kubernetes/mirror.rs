@@ -39,6 +39,8 @@ struct State {
     by_key: BTreeMap<ServiceKey, BTreeSet<ObjectId>>,
     /// The uid of objects whose end the writer saw before the watch told.
     ended: HashMap<ObjectId, Box<str>>,
+    /// Names that somebody else's object has, whose end is waited for.
+    taken: BTreeSet<ObjectId>,
     /// The kinds that were listed at least once.
     listed: BTreeSet<Kind>,
 }
@@ -96,6 +98,30 @@ impl Mirror {
             state.ended.insert(id.clone(), uid.into());
             state.take(id)
         })
+    }
+
+    /// Somebody else's object has this name: its end is told as a change.
+    pub(super) fn wait_for(&self, id: ObjectId) {
+        self.lock().taken.insert(id);
+    }
+
+    /// Only these names are of interest any more.
+    pub(super) fn wait_only_for(&self, names: &BTreeSet<ObjectId>) {
+        self.lock().taken.retain(|id| names.contains(id));
+    }
+
+    /// Whether somebody else's object has this name, as far as is known.
+    pub(super) fn waits_for(&self, id: &ObjectId) -> bool {
+        self.lock().taken.contains(id)
+    }
+
+    /// The names of one kind that are not `present` any more are free.
+    pub(super) fn vacated(&self, kind: Kind, present: impl Fn(&ObjectId) -> bool) {
+        self.change(|state| {
+            let before = state.taken.len();
+            state.taken.retain(|id| id.kind != kind || present(id));
+            state.taken.len() < before
+        });
     }
 
     /// Rises with every change of what is here.

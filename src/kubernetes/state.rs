@@ -42,8 +42,9 @@ pub(super) struct State {
     /// Namespaces on their way out: what they export is withdrawn at once, not when the last of
     /// their objects is gone (seconds later).
     ending: BTreeSet<Box<str>>,
-    /// Exports heard of in such namespaces: of one that is made anew they count after all.
-    withheld: BTreeMap<Name, SourceEvent>,
+    /// What every export last said: of a namespace that is made anew they count after all,
+    /// whenever each was heard of.
+    exports: BTreeMap<Name, SourceEvent>,
     /// How many Services have an address of each family.
     families: (usize, usize),
 }
@@ -82,7 +83,7 @@ impl State {
             told: None,
             synced: false,
             ending: BTreeSet::new(),
-            withheld: BTreeMap::new(),
+            exports: BTreeMap::new(),
             families: (0, 0),
         }
     }
@@ -209,6 +210,10 @@ impl State {
             let of_item = |item: &Item| item.state.as_ref().ok()?.ours.clone();
             let existing = items.iter().filter_map(of_item).collect();
             self.mirror.listed(kind, version, existing, anew);
+            self.mirror.vacated(kind, |id| {
+                let namespace = id.namespace.as_str().into();
+                present.contains(&Name { namespace, name: id.name.clone() })
+            });
         }
         let known = self.kinds.entry(resource).or_default();
         let lost = known.objects.keys().filter(|name| !present.contains(name));
@@ -267,10 +272,13 @@ impl State {
             }
         }
         let ends = resource == Resource::Export && self.ending.contains(&name.namespace);
-        let (withheld, source) = if ends { (source, None) } else { (None, source) };
-        if let Some(event) = withheld {
-            self.withheld.insert(name.clone(), event);
+        if resource == Resource::Export {
+            match &source {
+                Some(event) => self.exports.insert(name.clone(), event.clone()),
+                None => self.exports.remove(name),
+            };
         }
+        let source = source.filter(|_| !ends);
         let known = self.kinds.entry(resource).or_default();
         let before = known.objects.remove(name).unwrap_or_default();
         let entry = Entry {
@@ -315,15 +323,11 @@ impl State {
         if !self.ending.remove(namespace) {
             return;
         }
-        let (there, elsewhere): (BTreeMap<_, _>, _) = std::mem::take(&mut self.withheld)
-            .into_iter()
-            .partition(|(name, _)| *name.namespace == *namespace);
-        self.withheld = elsewhere;
         let exports = &mut self.kinds.entry(Resource::Export).or_default().objects;
-        for (name, event) in there {
-            if let Some(entry) = exports.get_mut(&name) {
+        for (name, event) in self.exports.iter().filter(|(name, _)| *name.namespace == *namespace) {
+            if let Some(entry) = exports.get_mut(name).filter(|entry| !entry.in_catalog) {
                 entry.in_catalog = true;
-                self.pending.insert((Resource::Export, name), event);
+                self.pending.insert((Resource::Export, name.clone()), event.clone());
             }
         }
     }
@@ -331,7 +335,6 @@ impl State {
     /// The object is gone, as of that version.
     fn gone(&mut self, resource: Resource, name: &Name, version: u64) {
         self.refused.remove(&(resource, name.clone()));
-        self.withheld.remove(name);
         if resource == Resource::Namespace {
             self.admit_from(&name.name);
         }
@@ -340,6 +343,13 @@ impl State {
         if known.objects.get(name).is_some_and(|entry| entry.version > version) {
             return;
         }
+        if resource == Resource::Export {
+            self.exports.remove(name);
+        }
+        if let Some(id) = object_id(resource, name) {
+            self.mirror.vacated(id.kind, |taken| *taken != id);
+        }
+        let known = self.kinds.entry(resource).or_default();
         if let Some(before) = known.objects.remove(name) {
             self.take_back(resource, name, &before, &Entry::default(), version);
         }

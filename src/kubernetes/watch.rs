@@ -181,11 +181,17 @@ impl Watcher {
     pub(super) async fn run(mut self) {
         while !self.heard.is_closed() {
             let outcome = match self.position.take() {
-                None => self.list().await.map(|()| End::Over),
+                None => match self.list().await {
+                    Ok(()) => continue,
+                    Err(trouble) => Err(trouble),
+                },
                 Some(from) => self.watch(from).await,
             };
             let pause = match outcome {
-                Ok(End::Over) => continue,
+                Ok(End::Over) => {
+                    self.prefer_again().await;
+                    continue;
+                }
                 Ok(End::Silent) => {
                     self.fell_silent().await;
                     continue;
@@ -234,6 +240,26 @@ impl Watcher {
         self.down = true;
         self.say(Heard::Down { resource, what }).await;
         pause
+    }
+
+    /// A kind may be missing for a moment only, as while the API server starts: where an older
+    /// version is watched, a better one is looked for whenever a watch is over.
+    async fn prefer_again(&mut self) {
+        if self.version == 0 || self.position.is_none() {
+            return;
+        }
+        let older = std::mem::take(&mut self.version);
+        let (api, version) = self.api();
+        let params = ListParams { limit: Some(1), ..Default::default() };
+        let Ok(request) = api.list(&params) else { return };
+        let read = page(&self.clients.watch, request, &self.timing);
+        match timeout(self.timing.page, read).await {
+            Ok(Ok(_)) => {
+                tracing::info!(kind = self.resource.kind(), version, "served again");
+                self.position = None;
+            }
+            _ => self.version = older,
+        }
     }
 
     /// Takes note of a watch that outlived its deadline. Its silence has been pause enough.

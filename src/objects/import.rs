@@ -1,6 +1,6 @@
 //! The ServiceImport, as in `multicluster.x-k8s.io` (KEP-1645).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,8 @@ use super::labels::{ANNOTATION_EXPORTED, LABEL_MANAGED_BY, LABEL_SERVICE};
 use super::object::{McsVersion, Meta};
 use crate::catalog::{IpFamily, ServiceType, SessionAffinity};
 use crate::model::{ClusterId, PortSpec};
+
+type Texts = BTreeMap<Box<str>, Box<str>>;
 
 /// An import with its status.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +90,23 @@ impl ServiceImport {
         })
     }
 
+    pub(super) fn patch_json(&self, before: &Self) -> Value {
+        let mut spec = self.spec.to_json();
+        // In a merge patch, null takes a field away.
+        for optional in OPTIONAL {
+            if spec[optional].is_null() {
+                spec[optional] = Value::Null;
+            }
+        }
+        json!({
+            "metadata": {
+                "labels": instead_of(&before.meta.labels, &self.meta.labels),
+                "annotations": instead_of(&before.meta.annotations, &self.meta.annotations),
+            },
+            "spec": spec,
+        })
+    }
+
     pub(super) fn parse(value: &Value) -> Result<Self, serde_json::Error> {
         let Raw { metadata, spec, status } = Raw::deserialize(value)?;
         let exported: ExportedKeys = metadata
@@ -99,6 +118,8 @@ impl ServiceImport {
             |key| matches!(key, LABEL_MANAGED_BY | LABEL_SERVICE) || exported.labels.contains(key),
             |key| key == ANNOTATION_EXPORTED || exported.annotations.contains(key),
         );
+        // We give it none, so one that it has is somebody else's.
+        let meta = Meta { owner: None, ..meta };
         let spec = ImportSpec {
             service_type: spec.kind,
             ports: spec.ports.into_iter().map(Into::into).collect(),
@@ -122,6 +143,18 @@ impl ServiceImport {
         };
         Ok(Self { meta, spec, status })
     }
+}
+
+/// What may be absent in the spec of an import.
+const OPTIONAL: [&str; 5] =
+    ["ips", "ipFamilies", "sessionAffinityConfig", "internalTrafficPolicy", "trafficDistribution"];
+
+/// Labels or annotations of ours in place of those before.
+fn instead_of(before: &Texts, now: &Texts) -> Value {
+    let gone = before.keys().filter(|key| !now.contains_key(*key));
+    let mut all: Map<String, Value> = gone.map(|key| (key.to_string(), Value::Null)).collect();
+    all.extend(now.iter().map(|(key, value)| (key.to_string(), json!(value))));
+    Value::Object(all)
 }
 
 impl ImportSpec {

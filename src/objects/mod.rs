@@ -21,6 +21,7 @@ mod observed;
 mod peer;
 mod pods;
 mod ports;
+mod pruned;
 mod ready;
 mod service;
 mod slice;
@@ -43,5 +44,6 @@ pub use observed::{
 };
 pub use peer::PeerStatus;
 pub use ports::{Exhausted, PORT_RESTS, PortBook};
+pub use pruned::Pruned;
 pub use service::DerivedService;
 pub use slice::EndpointSlice;

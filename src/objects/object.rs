@@ -200,13 +200,14 @@ impl Object {
         }
     }
 
-    /// A merge patch that makes an existing Service this one and leaves its addresses alone; the
-    /// other kinds are replaced whole.
+    /// A merge patch that makes of `before` this one, and leaves a Service's addresses and the
+    /// labels and annotations of others alone; EndpointSlices are replaced whole.
     #[must_use]
-    pub fn patch_json(&self) -> Option<Value> {
-        match self {
-            Self::Service(service) => Some(service.patch_json()),
-            Self::Import(_) | Self::Slice(_) => None,
+    pub fn patch_json(&self, before: &Self) -> Option<Value> {
+        match (self, before) {
+            (Self::Service(service), _) => Some(service.patch_json()),
+            (Self::Import(import), Self::Import(before)) => Some(import.patch_json(before)),
+            _ => None,
         }
     }
 

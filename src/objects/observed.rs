@@ -70,8 +70,6 @@ pub struct ObservedService {
     pub uid: Box<str>,
     /// `clusterIPs`.
     pub ips: Vec<IpAddr>,
-    /// `ipFamilies`.
-    pub families: Vec<IpFamily>,
     /// The ports recorded in its annotation ([`super::parse_ports`]).
     pub ports: BTreeMap<PortKey, PortNumber>,
     /// It is not ours: it is never touched.
@@ -85,8 +83,6 @@ pub struct ObservedImport {
     pub uid: Box<str>,
     /// `spec.ips`.
     pub ips: Vec<IpAddr>,
-    /// `spec.ipFamilies`.
-    pub families: Vec<IpFamily>,
     /// `status.conditions`.
     pub conditions: Vec<Condition>,
     /// It is not ours: it is never touched.
@@ -128,12 +124,6 @@ pub struct ExportStatus {
 }
 
 impl ExportStatus {
-    /// Whether the export has this status already: then it need not be written.
-    #[must_use]
-    pub fn is_on(&self, export: &ObservedExport) -> bool {
-        self.uid == export.uid && self.conditions == export.conditions
-    }
-
     /// As under `status`.
     #[must_use]
     pub fn to_json(&self) -> Value {

@@ -84,6 +84,14 @@ pub struct PeerConfig {
     pub networks: Vec<IpNet>,
     /// What we import from it.
     pub namespaces: NamespaceRules,
+    /// Whether the `policy`, `fence` and `dns` of its exports may lead callers here.
+    #[serde(default = "trusted")]
+    pub trust_policy: bool,
+}
+
+/// What was saved before peers could be refused that.
+fn trusted() -> bool {
+    true
 }
 
 /// What changed at a peer. Every event carries the whole of its subject, so that only the latest

@@ -188,6 +188,7 @@ impl Agent {
 
 fn peer(name: &str, addresses: &[SocketAddr]) -> PeerConfig {
     PeerConfig {
+        trust_policy: true,
         cluster: cluster(name),
         addresses: addresses.iter().copied().map(PeerAddress::from).collect(),
         networks: Vec::new(),

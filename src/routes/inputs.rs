@@ -69,6 +69,8 @@ pub struct PeerInput {
     pub last_error: Option<Arc<str>>,
     /// What it takes while it is drained here.
     pub drain: Share,
+    /// Whether the `policy`, `fence` and `dns` of its exports may lead callers here.
+    pub leads: bool,
 }
 
 impl Default for PeerInput {
@@ -82,6 +84,7 @@ impl Default for PeerInput {
             revision: 0,
             last_error: None,
             drain: Share::FULL,
+            leads: true,
         }
     }
 }

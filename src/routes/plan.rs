@@ -69,8 +69,7 @@ fn vips_of(services: &HashMap<ServiceKey, Arc<Route>>) -> BTreeMap<IpAddr, Calle
 #[must_use]
 pub fn plan_service(inputs: &Inputs, key: &ServiceKey, now: Instant) -> Option<Route> {
     let exporters = exporters(inputs, key);
-    let claims: Vec<Claim<'_>> =
-        exporters.iter().map(|e| Claim { cluster: e.cluster, export: e.export }).collect();
+    let claims: Vec<Claim<'_>> = exporters.iter().map(Exporter::claim).collect();
     let merged = merge(Some(&inputs.cluster), &claims)?;
     let rules = Rules { policy: &merged.policy, fence: merged.fence, own: &inputs.locality };
     let ports = merged
@@ -147,9 +146,15 @@ struct Exporter<'a> {
     drained: bool,
     /// Its endpoints are reached directly.
     reachable: bool,
+    /// Its policy may lead callers here.
+    leads: bool,
 }
 
 impl<'a> Exporter<'a> {
+    fn claim(&self) -> Claim<'a> {
+        Claim { cluster: self.cluster, export: self.export, leads: self.leads }
+    }
+
     fn ready(&self, port: PortKey) -> Option<u32> {
         self.export.port(port).map(|exported| exported.ready)
     }
@@ -195,6 +200,7 @@ fn exporters<'a>(inputs: &'a Inputs, key: &ServiceKey) -> Vec<Exporter<'a>> {
         share: own.export.settings.share.fraction(),
         drained: own.export.settings.share == Share::NONE,
         reachable: true,
+        leads: true,
     });
     let peers = inputs.peers.iter().filter_map(|(cluster, peer)| {
         let network = &peer.catalog.network;
@@ -211,6 +217,7 @@ fn exporters<'a>(inputs: &'a Inputs, key: &ServiceKey) -> Vec<Exporter<'a>> {
             share: peer.share() * steered.fraction(),
             drained: steered == Share::NONE,
             reachable: !network.is_empty() && *network == inputs.network,
+            leads: peer.leads,
         })
     });
     own.into_iter().chain(peers).collect()

@@ -338,6 +338,28 @@ fn a_replica_that_comes_back_does_not_shrink_the_share_of_its_peer() {
 }
 
 #[test]
+fn a_peer_whose_policy_is_not_trusted_leads_nobody() {
+    let world =
+        || {
+            World::new()
+                .peer_with("oregon", Up, 20, &[(80, 1)], settings(Policy::Weighted))
+                .peer_with("tokyo", Up, 110, &[(80, 1)], settings(Policy::Local))
+        };
+    let distrust = |mut world: World, peers: &[&str]| {
+        for peer in peers {
+            world.inputs.peers.get_mut(&cluster(peer)).unwrap().leads = false;
+        }
+        world.route().policy
+    };
+    // Of equally old exports the first by name counts.
+    assert_eq!(distrust(world(), &[]), Policy::Weighted);
+    assert_eq!(distrust(world(), &["oregon"]), Policy::Local);
+    assert_eq!(distrust(world(), &["oregon", "tokyo"]), Policy::Nearest);
+    let own = world().own(1, settings(Policy::Local));
+    assert_eq!(distrust(own, &["oregon", "tokyo"]), Policy::Local, "the own one counts");
+}
+
+#[test]
 fn weights_draw_and_slow_start_scales_them() {
     let heavy = Settings {
         weight: Weight::new(300).unwrap(),

@@ -171,16 +171,22 @@ struct Refused {
     reason: Refusal,
     problem: String,
     socket: Option<TcpStream>,
+    /// The other side went away, and was refused nothing: a health check that only connects, a
+    /// dial whose stream found another way or whose process ended.
+    left: bool,
 }
 
 impl Refused {
     fn new(reason: Refusal, problem: impl Into<String>) -> Self {
-        Self { reason, problem: problem.into(), socket: None }
+        Self { reason, problem: problem.into(), socket: None, left: false }
     }
 
     fn from_handshake(error: &io::Error, socket: Option<TcpStream>) -> Self {
-        let reason = tls_error(error).map_or(Refusal::Other, reason);
-        Self { reason, problem: error.to_string(), socket }
+        let told = tls_error(error).map(reason);
+        let gone = [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset];
+        let left = told.is_none() && gone.contains(&error.kind());
+        let reason = told.unwrap_or(Refusal::Other);
+        Self { reason, problem: error.to_string(), socket, left }
     }
 }
 
@@ -204,8 +210,12 @@ impl Reception {
                 let lease = place.authenticated();
                 self.hand_over(Accepted { kind, peer, stream, remote, lease }).await;
             }
-            Err(Refused { reason, problem, socket }) => {
-                self.refuse(reason, remote, &problem);
+            Err(Refused { reason, problem, socket, left }) => {
+                if left {
+                    self.trust.metrics().left(reason, remote, &problem);
+                } else {
+                    self.refuse(reason, remote, &problem);
+                }
                 if let Some(socket) = socket {
                     linger(socket).await;
                 }
@@ -324,14 +334,19 @@ async fn refuse_version(start: StartHandshake<TcpStream>, material: &Material) -
         Err((_, socket)) => socket,
     };
     let problem = "it does not offer TLS 1.3".to_owned();
-    Refused { reason: Refusal::TlsVersion, problem, socket: Some(socket) }
+    Refused { reason: Refusal::TlsVersion, problem, socket: Some(socket), left: false }
 }
 
 async fn refuse_protocol(start: StartHandshake<TcpStream>, problem: &'static str) -> Refused {
     let mut socket = start.io;
     // A stranger that does not read its alert has not earned another try.
     let _unsent = socket.write_all(&NO_PROTOCOL_ALERT).await;
-    Refused { reason: Refusal::Alpn, problem: problem.to_owned(), socket: Some(socket) }
+    Refused {
+        reason: Refusal::Alpn,
+        problem: problem.to_owned(),
+        socket: Some(socket),
+        left: false,
+    }
 }
 
 /// The cluster in the DNS name of the leaf that was verified.

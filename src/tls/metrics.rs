@@ -60,6 +60,17 @@ impl Metrics {
         }
     }
 
+    /// Counts one that went away in its handshake: nobody must act, so nobody is warned.
+    pub(super) fn left(
+        &self,
+        reason: Refusal,
+        remote: impl fmt::Display,
+        problem: impl fmt::Display,
+    ) {
+        self.refused.with_label_values(&[reason.as_str()]).inc();
+        tracing::debug!(%reason, %remote, %problem, "it went away in its handshake");
+    }
+
     /// A peer's certificate, or the own one, as it was last seen.
     pub(super) fn expires(&self, cluster: &ClusterId, at: SystemTime) {
         let seconds = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();

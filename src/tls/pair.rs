@@ -21,6 +21,9 @@ pub(super) const KEY: &str = "tls.key";
 /// The entry of the authorities by which others verify it.
 pub(super) const BUNDLE: &str = "ca.crt";
 
+/// What ends a certificate in a PEM text.
+const PEM_END: &str = "-----END CERTIFICATE-----";
+
 /// A certificate with its key, as a Secret holds them. If the certificate is an authority's, each
 /// replica issues its own leaves from it; else it is the leaf. The key is wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
@@ -68,20 +71,23 @@ impl Pair {
     pub(super) fn into_files(self, dir: &Path) -> OwnFiles {
         let [certificate, key, bundle]: [PathBuf; 3] =
             [CERTIFICATE, KEY, BUNDLE].map(|name| dir.join(name));
-        if !self.is_authority() {
+        let Some(subject) = self.authority() else {
+            let authority = self.issuers();
             return OwnFiles {
                 certificate: Some(self.certificate),
                 key: Some(self.key),
-                authority: self.bundle,
+                authority,
                 authority_key: None,
                 paths: Paths { certificate, authority: bundle, authority_key: key.clone(), key },
             };
-        }
-        // Both: in a rotation, or below another authority, `ca.crt` alone does not hold it.
-        let mut authority = self.certificate;
+        };
+        // In a rotation `ca.crt` has the one before, of the same name. Whatever stands above, in
+        // either entry, may stand above another cluster's authority too, which would then speak
+        // for this cluster.
+        let mut authority = of_subject(&self.certificate, &subject);
         if let Some(bundle) = &self.bundle {
             authority.push(b'\n');
-            authority.extend_from_slice(bundle);
+            authority.extend_from_slice(&of_subject(bundle, &subject));
         }
         OwnFiles {
             certificate: None,
@@ -97,12 +103,54 @@ impl Pair {
         }
     }
 
-    /// Anything unreadable is no authority, and is refused as a leaf with the reason.
-    fn is_authority(&self) -> bool {
-        CertificateDer::from_pem_slice(&self.certificate).is_ok_and(|first| {
-            X509Certificate::from_der(&first).is_ok_and(|(_, parsed)| parsed.is_ca())
-        })
+    /// The subject of the authority that this is. Anything unreadable is none, and is refused as a
+    /// leaf with the reason.
+    fn authority(&self) -> Option<Vec<u8>> {
+        let first = CertificateDer::from_pem_slice(&self.certificate).ok()?;
+        let (_, parsed) = X509Certificate::from_der(&first).ok()?;
+        parsed.is_ca().then(|| parsed.subject().as_raw().to_vec())
     }
+
+    /// Who vouches for leaves like this one: the authority that issued it where it stands in the
+    /// chain, rather than one above it, which others may share.
+    fn issuers(&self) -> Option<Vec<u8>> {
+        let issuer = || {
+            let first = CertificateDer::from_pem_slice(&self.certificate).ok()?;
+            let (_, leaf) = X509Certificate::from_der(&first).ok()?;
+            Some(leaf.issuer().as_raw().to_vec())
+        };
+        let above = |issuer: Vec<u8>| {
+            let chain = parts(&self.certificate).skip(1).filter(|part| is_of(part, &issuer));
+            let pem: Vec<u8> = chain.flat_map(str::bytes).collect();
+            (!pem.is_empty()).then_some(pem)
+        };
+        issuer().and_then(above).or_else(|| self.bundle.clone())
+    }
+}
+
+/// The certificates of this subject in a PEM text. What cannot be read stays, to be refused with
+/// its reason.
+fn of_subject(pem: &[u8], subject: &[u8]) -> Vec<u8> {
+    if std::str::from_utf8(pem).is_err() {
+        return pem.to_vec();
+    }
+    let kept = parts(pem).filter(|part| is_of(part, subject) || subject_of(part).is_none());
+    kept.flat_map(str::bytes).collect()
+}
+
+/// A PEM text, certificate by certificate; nothing of what is no text.
+fn parts(pem: &[u8]) -> impl Iterator<Item = &str> {
+    std::str::from_utf8(pem).unwrap_or_default().split_inclusive(PEM_END)
+}
+
+fn is_of(part: &str, subject: &[u8]) -> bool {
+    subject_of(part).is_some_and(|of| *of == *subject)
+}
+
+fn subject_of(part: &str) -> Option<Vec<u8>> {
+    let certificate = CertificateDer::from_pem_slice(part.as_bytes()).ok()?;
+    let (_, parsed) = X509Certificate::from_der(&certificate).ok()?;
+    Some(parsed.subject().as_raw().to_vec())
 }
 
 impl fmt::Debug for Pair {

@@ -75,6 +75,7 @@ pub(in crate::app) fn peers_of_objects(
         addresses: peer.addresses.clone(),
         networks: peer.networks.clone(),
         namespaces: peer.namespaces.clone(),
+        trust_policy: peer.trust_policy,
     };
     peers.values().map(peer).collect()
 }
@@ -127,8 +128,10 @@ mod tests {
 
     #[test]
     fn peers_and_their_bundles_come_from_objects() {
-        let peers = BTreeMap::from([peer("oregon", Some("pem")), peer("tokyo", None)]);
+        let mut peers = BTreeMap::from([peer("oregon", Some("pem")), peer("tokyo", None)]);
+        peers.get_mut(&cluster("tokyo")).unwrap().trust_policy = false;
         let configured = peers_of_objects(&peers);
+        assert_eq!(configured.iter().map(|of| of.trust_policy).collect::<Vec<_>>(), [true, false]);
         assert_eq!(configured.len(), 2);
         assert_eq!(configured[0].cluster, cluster("oregon"));
         assert_eq!(configured[0].addresses[0].to_string(), "gw.example.org:8443");

@@ -48,8 +48,11 @@ fn merged(exports: &[Export]) -> Merged {
 
 fn merged_by(own: Option<&str>, exports: &[Export]) -> Merged {
     let names: Vec<_> = ('a'..).take(exports.len()).map(|c| cluster(&c.to_string())).collect();
-    let claims: Vec<_> =
-        names.iter().zip(exports).map(|(cluster, export)| Claim { cluster, export }).collect();
+    let claims: Vec<_> = names
+        .iter()
+        .zip(exports)
+        .map(|(cluster, export)| Claim { cluster, export, leads: true })
+        .collect();
     merge(own.map(cluster).as_ref(), &claims).unwrap()
 }
 
@@ -263,7 +266,7 @@ proptest! {
     ) {
         let names: Vec<_> = ('a'..).take(exports.len()).map(|c| cluster(&c.to_string())).collect();
         let mut claims: Vec<_> =
-            names.iter().zip(&exports).map(|(cluster, export)| Claim { cluster, export }).collect();
+            names.iter().zip(&exports).map(|(cluster, export)| Claim { cluster, export, leads: true }).collect();
         let own = own.and_then(|own| names.get(own));
         let one = merge(own, &claims);
         let length = claims.len();

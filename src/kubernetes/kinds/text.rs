@@ -267,8 +267,6 @@ pub(super) struct ImportText {
 pub(super) struct ImportSpecText {
     #[serde(deserialize_with = "capped")]
     pub(super) ips: Vec<Box<str>>,
-    #[serde(deserialize_with = "capped")]
-    pub(super) ip_families: Vec<Box<str>>,
 }
 
 /// A Namespace.

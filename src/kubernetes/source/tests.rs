@@ -509,6 +509,25 @@ async fn k12_only_v1alpha1_with_unknown_fields_and_values_is_served() {
 }
 
 #[tokio::test]
+async fn k12_a_version_that_was_missing_for_a_moment_is_taken_again() {
+    let server = shop(&["web"]).await;
+    server.fail(Rule::refuse(404).resource("serviceimports").times(1));
+    let mut rig = Rig::start(server).await;
+    let watched = |version: &'static str| {
+        move |of: &crate::testing::kube::Request| {
+            of.verb == Verb::Watch && of.resource == "serviceimports" && of.path.contains(version)
+        }
+    };
+    rig.server.await_request(watched("/v1alpha1/")).await;
+    rig.server.await_request(watched("/v1beta1/")).await;
+    rig.until("the better version", |rig| {
+        rig.view.borrow().mcs == McsVersion::V1beta1
+            && rig.clients.served(Resource::Import) == Some("v1beta1")
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_kind_that_is_not_installed_is_told_and_looked_for_again() {
     let server = shop(&["web"]).await;
     server.uninstall("peers");

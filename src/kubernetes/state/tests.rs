@@ -179,3 +179,71 @@ fn the_default_family_is_that_of_the_api_server() {
     state.hear(listed(Resource::Service, 6, &[own]));
     assert_eq!(state.view(McsVersion::V1beta1).families, [IpFamily::V6]);
 }
+
+#[test]
+fn the_end_of_a_foreign_object_is_told_to_who_waits_for_its_name() {
+    let mut state = synced(10, &[service("web", 9, 80), service("other", 9, 80)]);
+    let id = |name: &str| {
+        object_id(Resource::Service, &Name { namespace: "shop".into(), name: name.into() })
+    };
+    let mirror = Arc::clone(&state.mirror);
+    let told = mirror.changed();
+    for (name, news) in
+        [("web", gone(Resource::Service, "web", 11)), ("other", listed(Resource::Service, 12, &[]))]
+    {
+        let id = id(name).unwrap();
+        mirror.wait_for(id.clone());
+        state.hear(put(Resource::Service, &service("third", 11, 80)));
+        assert!(mirror.waits_for(&id), "{name} is there");
+        let before = *told.borrow();
+        state.hear(news);
+        assert!(!mirror.waits_for(&id), "{name} is gone");
+        assert!(*told.borrow() > before);
+    }
+}
+
+#[test]
+fn k07_exports_of_a_namespace_made_anew_count_whenever_they_were_heard_of() {
+    let namespace = |version: u64, phase: &str| {
+        json!({
+            "metadata": { "name": "shop", "resourceVersion": version.to_string() },
+            "status": { "phase": phase },
+        })
+    };
+    let export = |version: u64| {
+        json!({
+            "metadata": { "namespace": "shop", "name": "web", "resourceVersion": version.to_string() },
+        })
+    };
+    let exported = |state: &mut State| {
+        match state.update(true) {
+        Some(SourceUpdate::Changed(events)) => events.into_iter().any(
+            |event| matches!(event, SourceEvent::Export(key, Some(_)) if key.to_string() == "shop/web"),
+        ),
+        other => panic!("{other:?}"),
+    }
+    };
+    // Before, and while the namespace is on its way out.
+    for heard in [11, 13] {
+        let mut state = synced(10, &[]);
+        state.hear(listed(Resource::Namespace, 10, &[namespace(9, "Active")]));
+        if heard == 11 {
+            state.hear(put(Resource::Export, &export(11)));
+            assert!(exported(&mut state));
+        }
+        state.hear(put(Resource::Namespace, &namespace(12, "Terminating")));
+        if heard == 11 {
+            assert!(!exported(&mut state));
+        } else {
+            state.hear(put(Resource::Export, &export(13)));
+        }
+        // An older end than what is known takes nothing away.
+        state.hear(gone(Resource::Export, "web", 7));
+        assert!(!matches!(state.update(true), Some(SourceUpdate::Changed(_))));
+        // Its end was missed: the list shows another one.
+        state.hear(listed(Resource::Namespace, 20, &[namespace(19, "Active")]));
+        assert!(exported(&mut state), "heard at {heard}");
+        state.hear(gone(Resource::Export, "web", 21));
+        assert!(!exported(&mut state));
+    }
+}

@@ -64,7 +64,7 @@ impl<'a> Change<'a> {
             Self::Create(object) => {
                 Call { verb: Verb::Create, path: collection, body: versioned(object, mcs) }
             }
-            Self::Replace(object, exists) => match object.patch_json() {
+            Self::Replace(object, exists) => match object.patch_json(&exists.object) {
                 Some(patch) => Call { verb: Verb::Merge, path, body: fence(patch, exists) },
                 None => {
                     let body = fence(versioned(object, mcs), exists);

@@ -4,7 +4,7 @@
 
 mod settle;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ use crate::kubernetes::kinds::Resource;
 use crate::kubernetes::lease::Tenure;
 use crate::kubernetes::mirror::{Existing, Mirror};
 use crate::model::ServiceKey;
-use crate::objects::{Desired, McsVersion, ObjectId, PeerStatus};
+use crate::objects::{DerivedService, Desired, McsVersion, Object, ObjectId, PeerStatus};
 
 /// Pauses while the API server is away.
 const AWAY_MIN: Duration = Duration::from_millis(500);
@@ -60,8 +60,13 @@ pub(super) struct Desk {
     statuses: Statuses,
     withdrawals: Withdrawals,
     refusals: Refusals,
-    /// Services that wait for addresses to become free, and how often they were tried.
-    freed: HashMap<ObjectId, u32>,
+    /// What is tried again soon, and how often it was: Services that wait for addresses to become
+    /// free, and what was not answered.
+    tries: BTreeMap<Target, u32>,
+    /// Lost Services whose addresses cannot be had again: they are made with others.
+    anew: BTreeSet<ObjectId>,
+    /// Objects that rest until somebody else's of that name is gone.
+    foreign: BTreeSet<ObjectId>,
     away: Backoff,
     leads: bool,
     /// How far the mirror's changes are known: our own, and those looked at.
@@ -90,7 +95,9 @@ impl Desk {
             statuses: Statuses::default(),
             withdrawals: Withdrawals::default(),
             refusals: Refusals::default(),
-            freed: HashMap::new(),
+            tries: BTreeMap::new(),
+            anew: BTreeSet::new(),
+            foreign: BTreeSet::new(),
             away: Backoff::try_new(AWAY_MIN, AWAY_MAX).expect("0.5 s is less than 10 s"),
             leads: false,
             known: 0,
@@ -124,6 +131,9 @@ impl Desk {
         self.queue.clear();
         self.refusals.clear();
         self.statuses.begin();
+        self.tries.clear();
+        self.anew.clear();
+        self.foreign.clear();
         self.away.reset();
         if leads {
             self.plan.begin(now);
@@ -159,6 +169,15 @@ impl Desk {
         self.withdrawals.tidy(now);
         self.statuses.tidy(now);
         self.plan.tidy(now);
+        let wanted = |id: &ObjectId| self.plan.owner(id).is_some();
+        self.tries.retain(|target, _| match target {
+            Target::Object(id) => wanted(id),
+            Target::Export(key) => self.plan.export(key).is_some(),
+            Target::Peer(name) => self.statuses.peer(name).is_some(),
+        });
+        self.anew.retain(wanted);
+        self.foreign.retain(wanted);
+        self.mirror.wait_only_for(&self.foreign);
         self.look_everywhere(now);
     }
 
@@ -200,7 +219,14 @@ impl Desk {
         for id in ids {
             let exists = self.mirror.get(&id);
             let place = self.see(key, &id, exists.as_ref(), now).place();
+            let vacated = self.foreign.contains(&id) && !self.mirror.waits_for(&id);
+            if vacated {
+                self.foreign.remove(&id);
+            }
             let target = Target::Object(id);
+            if vacated {
+                self.queue.wake(&target);
+            }
             match place {
                 Some((rank, from)) => self.queue.push(target, rank, from),
                 None => {
@@ -301,11 +327,14 @@ impl Desk {
             Change::Status(..) => Aim::WithStatus(wanted()?),
             Change::Create(_) | Change::Replace(..) => Aim::Object(wanted()?),
         };
-        let request = Request::Change {
-            id: id.clone(),
-            call: change.call(id, mcs),
-            read: change::read(id, mcs),
+        let call = match change {
+            Change::Create(Object::Service(service)) if self.anew.contains(id) => {
+                let anew = Object::Service(DerivedService { ips: Vec::new(), ..service.clone() });
+                Change::Create(&anew).call(id, mcs)
+            }
+            change => change.call(id, mcs),
         };
+        let request = Request::Change { id: id.clone(), call, read: change::read(id, mcs) };
         Some(Job { aim, uid: exists.map(|exists| exists.uid), request })
     }
 

@@ -14,6 +14,10 @@ use crate::kubernetes::calls::{Call, Fault, Verb};
 use crate::kubernetes::mirror::Existing;
 use crate::objects::{ExportStatus, Object, ObjectId, PeerStatus};
 
+/// What is said where an import is there, but not its status.
+const NO_STATUS: &str = "its CustomResourceDefinition has no status subresource; apply the one of \
+                         the Multi-Cluster Services API";
+
 /// One request that brings something nearer to what it should be.
 pub(super) struct Job {
     /// What will be as it should be afterwards.
@@ -81,7 +85,7 @@ impl Outcome {
             Self::Altered(_) => "altered",
             Self::Stale(_) | Self::Missing | Self::Failed(Fault::Conflict(_)) => "conflict",
             Self::Foreign => "foreign",
-            Self::Failed(Fault::Away(_)) => "away",
+            Self::Failed(Fault::Away(_) | Fault::Late(_)) => "away",
             Self::Failed(Fault::Refused(_) | Fault::Absent(_)) => "refused",
         }
     }
@@ -107,6 +111,12 @@ impl Job {
                 match call.send(&client, deadline).await {
                     Ok(answer) => aim.judge(&id, &answer),
                     Err(Fault::Conflict(_)) => look(&id, read, &client, deadline).await,
+                    Err(Fault::Absent(_)) if matches!(aim, Aim::WithStatus(_)) => {
+                        match look(&id, read, &client, deadline).await {
+                            Outcome::Stale(_) => Outcome::Failed(Fault::Refused(NO_STATUS.into())),
+                            gone => gone,
+                        }
+                    }
                     Err(Fault::Absent(_)) if !creates => Outcome::Missing,
                     Err(fault) => Outcome::Failed(fault),
                 }

@@ -11,7 +11,7 @@ use super::target::Rank;
 use crate::kubernetes::mirror::Existing;
 use crate::model::ServiceKey;
 use crate::objects::{
-    Desired, ExportStatus, Kind, Object, ObjectId, SERVICE_LINGERS, derived_name,
+    Desired, ExportStatus, Kind, Object, ObjectId, Pruned, SERVICE_LINGERS, derived_name,
 };
 
 /// How long a name that should have nothing is remembered, so that a late object of it, from a
@@ -24,6 +24,8 @@ pub(super) struct Plan {
     names: BTreeMap<ServiceKey, Name>,
     /// To which name an object that should exist belongs.
     owners: BTreeMap<ObjectId, ServiceKey>,
+    /// What the server does not keep of imports.
+    pruned: Pruned,
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +78,7 @@ impl Plan {
         name.objects =
             desired.objects.into_iter().map(|object| (object.id(), Arc::new(object))).collect();
         name.lingering.retain(|id, _| !name.objects.contains_key(id));
+        prune(name, self.pruned);
         for id in name.objects.keys() {
             self.owners.insert(id.clone(), desired.key.clone());
         }
@@ -84,6 +87,16 @@ impl Plan {
         let has_service = name.objects.contains_key(&own);
         name.service = has_service.then_some(own);
         name.without_service = if has_service { None } else { name.without_service.or(Some(now)) };
+    }
+
+    /// The server does not keep these fields of imports either; whether that is news.
+    pub(super) fn prune(&mut self, more: Pruned) -> bool {
+        let before = self.pruned;
+        self.pruned = before.and(more);
+        for name in self.names.values_mut() {
+            prune(name, more);
+        }
+        before != self.pruned
     }
 
     /// The names of which something was said.
@@ -164,6 +177,17 @@ impl Plan {
                 || name.export.is_some()
                 || !name.without_service.is_some_and(over)
         });
+    }
+}
+
+fn prune(name: &mut Name, pruned: Pruned) {
+    if pruned == Pruned::default() {
+        return;
+    }
+    for object in name.objects.values_mut() {
+        if let Object::Import(import) = Arc::make_mut(object) {
+            pruned.apply(import);
+        }
     }
 }
 

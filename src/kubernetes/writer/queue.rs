@@ -12,6 +12,9 @@ use super::target::{Rank, Target};
 
 /// Most requests under way at once.
 pub const MAX_IN_FLIGHT: usize = 16;
+/// How many of them may be of the lesser ranks: one whose answers hang (an admission webhook that
+/// is away) never holds up removals and switches.
+pub(super) const MAX_LESSER: usize = MAX_IN_FLIGHT - 4;
 /// How long an object rests after the server refused it.
 pub const REST: Duration = Duration::from_secs(60);
 
@@ -37,13 +40,15 @@ pub(super) struct Queue {
     later: BTreeSet<(Instant, Target)>,
     places: u64,
     in_flight: usize,
+    /// Those among them that are neither removals nor switches.
+    lesser: usize,
     paused: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
 struct Entry {
     waiting: Option<Waiting>,
-    under_way: bool,
+    under_way: Option<Rank>,
     rests: Option<Instant>,
 }
 
@@ -87,7 +92,7 @@ impl Queue {
         self.entries.retain(|_, entry| {
             entry.waiting = None;
             entry.rests = None;
-            entry.under_way
+            entry.under_way.is_some()
         });
     }
 
@@ -97,7 +102,8 @@ impl Queue {
             return Next::Nothing;
         }
         self.promote(now);
-        if self.ready.is_empty() {
+        let urgent = |rank: Rank| rank <= Rank::Switch || self.lesser < MAX_LESSER;
+        if !self.ready.first_key_value().is_some_and(|((rank, _), _)| urgent(*rank)) {
             return self.later.first().map_or(Next::Nothing, |(at, _)| Next::At(*at));
         }
         if let Some(until) = self.paused.filter(|until| now < *until) {
@@ -107,12 +113,13 @@ impl Queue {
         if !wait.is_zero() {
             return Next::At(now + wait);
         }
-        let Some((_, target)) = self.ready.pop_first() else { return Next::Nothing };
+        let Some(((rank, _), target)) = self.ready.pop_first() else { return Next::Nothing };
         if let Some(entry) = self.entries.get_mut(&target) {
             entry.waiting = None;
-            entry.under_way = true;
+            entry.under_way = Some(rank);
         }
         self.in_flight += 1;
+        self.lesser += usize::from(rank > Rank::Switch);
         Next::Turn(target)
     }
 
@@ -123,33 +130,36 @@ impl Queue {
 
     /// The turn of `target` is over.
     pub(super) fn done(&mut self, target: &Target) {
-        let Some(entry) = self.entries.get_mut(target).filter(|entry| entry.under_way) else {
+        let Some(rank) = self.entries.get_mut(target).and_then(|entry| entry.under_way.take())
+        else {
             return;
         };
-        entry.under_way = false;
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.lesser = self.lesser.saturating_sub(usize::from(rank > Rank::Switch));
         self.list(target.clone());
         self.tidy(target);
     }
 
-    /// The server refused `target`: it rests from `now`, the others go on.
-    pub(super) fn rest(&mut self, target: &Target, now: Instant) {
+    /// `target` rests until then, whoever asks for it; the others go on.
+    pub(super) fn rest(&mut self, target: &Target, until: Instant) {
         self.unlist(target);
-        self.entries.entry(target.clone()).or_default().rests = Some(now + REST);
+        self.entries.entry(target.clone()).or_default().rests = Some(until);
         self.list(target.clone());
+    }
+
+    /// `target` rests no longer.
+    pub(super) fn wake(&mut self, target: &Target) {
+        self.unlist(target);
+        if let Some(entry) = self.entries.get_mut(target) {
+            entry.rests = None;
+            self.list(target.clone());
+            self.tidy(target);
+        }
     }
 
     /// Nobody has a turn before `until`.
     pub(super) fn pause(&mut self, until: Instant) {
         self.paused = Some(until);
-    }
-
-    /// If `target` waits, it does so at least until `from`.
-    pub(super) fn delay(&mut self, target: &Target, from: Instant) {
-        let waiting = self.entries.get(target).and_then(|entry| entry.waiting);
-        if let Some(Waiting { rank, .. }) = waiting.filter(|waiting| waiting.from < from) {
-            self.push(target.clone(), rank, from);
-        }
     }
 
     /// How many objects wait for a look.
@@ -175,7 +185,8 @@ impl Queue {
     /// Puts an entry where it waits: nowhere while it is under way. One that only rests is kept
     /// in `later` too, so that it is forgotten in time.
     fn list(&mut self, target: Target) {
-        let Some(entry) = self.entries.get(&target).filter(|entry| !entry.under_way) else {
+        let Some(entry) = self.entries.get(&target).filter(|entry| entry.under_way.is_none())
+        else {
             return;
         };
         let from = entry.waiting.map(|waiting| waiting.from);
@@ -196,8 +207,9 @@ impl Queue {
     }
 
     fn tidy(&mut self, target: &Target) {
-        let idle =
-            |entry: &Entry| entry.waiting.is_none() && !entry.under_way && entry.rests.is_none();
+        let idle = |entry: &Entry| {
+            entry.waiting.is_none() && entry.under_way.is_none() && entry.rests.is_none()
+        };
         if self.entries.get(target).is_some_and(idle) {
             self.entries.remove(target);
         }

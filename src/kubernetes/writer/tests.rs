@@ -1,6 +1,7 @@
 mod bench;
 mod budget;
 mod desk;
+mod faults;
 mod fixtures;
 mod late;
 mod plan;

@@ -200,7 +200,6 @@ fn a_foreign_service_in_the_way_is_told_and_gets_no_slices() {
     scene.observed.service = Some(ObservedService {
         uid: "theirs".into(),
         ips: vec![ip("10.96.0.99")],
-        families: vec![IpFamily::V4],
         ports: scene.allotted.clone(),
         foreign: true,
     });
@@ -217,7 +216,6 @@ fn a_foreign_import_owns_no_slices_and_lends_no_addresses() {
     scene.observed.import = Some(ObservedImport {
         uid: "theirs".into(),
         ips: vec![ip("10.96.0.99")],
-        families: vec![IpFamily::V4],
         conditions: Vec::new(),
         foreign: true,
     });

@@ -62,7 +62,7 @@ fn a_derived_service_is_written_as_the_api_wants_it() {
             },
         })
     );
-    let patch = service.patch_json().unwrap();
+    let patch = service.patch_json(&service).unwrap();
     for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
         assert!(patch["spec"].get(field).is_none(), "{field} is never changed");
     }

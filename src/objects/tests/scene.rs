@@ -347,7 +347,7 @@ impl Scene {
             }
         }
         if let (Some(status), Some(export)) = (wanted.export, &mut self.observed.export)
-            && !status.is_on(export)
+            && (status.uid != export.uid || status.conditions != export.conditions)
         {
             wrote = true;
             let status = status.to_json();
@@ -369,7 +369,9 @@ impl Scene {
 
     /// What the server makes of a write: defaults, addresses, uid, labels of others.
     fn served(&self, object: &Object, before: Option<&Value>) -> Value {
-        let mut value = match (before, object.patch_json()) {
+        let held = before.map(|value| Object::parse(object.kind(), value).unwrap());
+        let patch = held.and_then(|held| object.patch_json(&held));
+        let mut value = match (before, patch) {
             (Some(before), Some(patch)) => {
                 let mut value = before.clone();
                 merge_patch(&mut value, &patch);
@@ -436,7 +438,6 @@ impl Scene {
         let texts = |value: &Value| -> Vec<IpAddr> {
             serde_json::from_value(value.clone()).unwrap_or_default()
         };
-        let families = |value: &Value| serde_json::from_value(value.clone()).unwrap_or_default();
         let uid = |value: &Value| value["metadata"]["uid"].as_str().unwrap().into();
         let foreign = self.observed.service.as_ref().filter(|service| service.foreign).cloned();
         let service = |value: &Value| {
@@ -444,7 +445,6 @@ impl Scene {
             ObservedService {
                 uid: uid(value),
                 ips: texts(&value["spec"]["clusterIPs"]),
-                families: families(&value["spec"]["ipFamilies"]),
                 ports: recorded.map(parse_ports).unwrap_or_default(),
                 foreign: false,
             }
@@ -467,7 +467,6 @@ impl Scene {
         self.observed.import = of(Kind::Import).map(|value| ObservedImport {
             uid: uid(value),
             ips: texts(&value["spec"]["ips"]),
-            families: families(&value["spec"]["ipFamilies"]),
             conditions: Condition::list(value["status"]["conditions"].as_array().unwrap()),
             foreign: false,
         });

@@ -52,6 +52,11 @@ impl ApiServer {
         }
     }
 
+    /// From now on the schema of a kind lacks these fields (JSON pointers), and they are dropped.
+    pub fn prune(&self, resource: &str, fields: &'static [&'static str]) {
+        self.shared.store().unknown.push((resource.to_owned(), fields));
+    }
+
     /// Whether an object is there.
     #[must_use]
     pub fn has(&self, resource: &str, key: &str) -> bool {

@@ -62,6 +62,8 @@ pub(super) struct Store {
     pub(super) tables: Vec<Table>,
     pub(super) version: u64,
     pub(super) addresses: Addresses,
+    /// Fields that the schema of a kind does not have: its plural, and JSON pointers.
+    pub(super) unknown: Vec<(String, &'static [&'static str])>,
     uids: u64,
     snapshots: VecDeque<(u64, Snapshot)>,
     snapshot_ids: u64,
@@ -131,6 +133,7 @@ impl Store {
             tables: kinds::all().into_iter().map(|kind| Table::new(kind, version)).collect(),
             version,
             addresses: Addresses::new(families),
+            unknown: Vec::new(),
             uids: 0,
             snapshots: VecDeque::new(),
             snapshot_ids: 0,

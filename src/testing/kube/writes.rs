@@ -72,7 +72,19 @@ impl Store {
             value["status"] = json!({ "phase": "Active" });
         }
         admit::admit(self, table, None, &mut value)?;
+        self.prune(&kind, &mut value);
         Ok(self.commit(table, value))
+    }
+
+    /// Drops what the schema does not have.
+    fn prune(&self, kind: &Kind, value: &mut Value) {
+        let unknown = self.unknown.iter().filter(|(plural, _)| *plural == kind.resource);
+        for pointer in unknown.flat_map(|(_, pointers)| pointers.iter()) {
+            let Some((parent, field)) = pointer.rsplit_once('/') else { continue };
+            if let Some(parent) = value.pointer_mut(parent) {
+                remove(parent, field);
+            }
+        }
     }
 
     /// A test's words, as they are; only what a watch cannot do without is added.
@@ -165,6 +177,7 @@ impl Store {
                 value
             }
         };
+        self.prune(&kind, &mut new);
         remove(&mut new, "apiVersion");
         remove(&mut new, "kind");
         new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();

@@ -191,3 +191,20 @@ async fn a_panic_in_a_connection_s_task_is_counted() {
     let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
     assert!(text.contains("portolan_panics_total{component=\"tls\"} 1"), "{text}");
 }
+
+#[tokio::test]
+async fn who_leaves_in_the_handshake_is_counted_and_nobody_is_warned() {
+    let port = Port::open(Limits::default());
+    let (log, _guard) = Log::capture();
+    // A health check of a load balancer does no more.
+    let mut stream = TcpStream::connect(port.address).await.unwrap();
+    stream.shutdown().await.unwrap();
+    closed(&mut stream).await;
+    let counted = async {
+        while refusals(&port.registry) != [("other".to_owned(), 1)] {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), counted).await.unwrap();
+    assert_eq!(log.lines("connection refused"), [""; 0]);
+}

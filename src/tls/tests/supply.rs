@@ -8,6 +8,10 @@ use std::time::Duration;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tokio::sync::watch;
 
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use super::super::bundle as bundles;
 use super::*;
 use crate::clock;
 use crate::testing::trust::Leaf;
@@ -119,6 +123,47 @@ async fn an_authority_below_another_is_accepted_by_those_who_pinned_the_other() 
     let read = tokio::io::AsyncReadExt::read_u8(&mut dialed.stream);
     let silent = tokio::time::timeout(Duration::from_millis(200), read).await;
     assert!(silent.is_err(), "{silent:?}");
+}
+
+/// An authority of that name, and what it signs with; its own key where nobody signs it.
+fn authority(name: &str, by: Option<&Issuer<'_, KeyPair>>) -> (String, Issuer<'static, KeyPair>) {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let made = match by {
+        Some(issuer) => params.signed_by(&key, issuer).unwrap(),
+        None => params.self_signed(&key).unwrap(),
+    };
+    (made.pem(), Issuer::new(params, key))
+}
+
+#[test]
+fn s21_an_authority_above_ours_makes_no_siblings() {
+    let (root, root_key) = authority("root", None);
+    let (middle, middle_key) = authority("middle", Some(&root_key));
+    let (ours, our_key) = authority("paris", Some(&middle_key));
+    let (before, _) = authority("paris", Some(&root_key));
+    let pair = |certificate: &[&str]| Pair {
+        certificate: certificate.concat().into(),
+        key: our_key.key().serialize_pem().into_bytes().into(),
+        bundle: Some([&*root, &*middle, &*before].concat().into()),
+    };
+    let trusted = |pair: Pair| {
+        let files = pair.into_files(Path::new(NAME));
+        bundles::authorities(&files.authority.unwrap()).unwrap()
+    };
+    let der = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    // cert-manager puts what lies between in `tls.crt`, the root in `ca.crt`.
+    assert_eq!(trusted(pair(&[&ours, &middle])), [der(&ours), der(&before)]);
+
+    // A leaf with its chain: its issuer, not the root.
+    let leaf = CertificateParams::new(["paris.portolan.internal".to_owned()]).unwrap();
+    let leaf = leaf.signed_by(&KeyPair::generate().unwrap(), &our_key).unwrap().pem();
+    assert_eq!(trusted(pair(&[&leaf, &ours, &middle])), [der(&ours)]);
+    // Without its chain there is only `ca.crt`.
+    assert_eq!(trusted(pair(&[&leaf])), [der(&root), der(&middle), der(&before)]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::super::text::{
     ExportText, ImportText, NamespaceText, PeerText, PropertyText, SecretText,
 };
-use super::{Decoded, Decoder, Seen, Sent, addresses, conditions, family, shown};
+use super::{Decoded, Decoder, Seen, Sent, addresses, conditions, shown};
 use crate::catalog::{ExportObject, NamespaceRules, SourceEvent};
 use crate::kubernetes::view::{NamespaceSettings, PeerSpec, SecretData};
 use crate::model::{ClusterId, Drain, Namespace, PeerAddress};
@@ -108,7 +108,6 @@ pub(super) fn import(object: Sent<'_>) -> Result<Decoded, String> {
     let observed = ObservedImport {
         uid: object.uid.into(),
         ips: addresses(&spec.ips),
-        families: spec.ip_families.iter().filter_map(|text| family(text)).collect(),
         conditions: conditions(&status),
         foreign: !is_ours,
     };

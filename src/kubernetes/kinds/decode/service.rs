@@ -23,7 +23,6 @@ impl Decoder {
         let mut observed = ObservedService {
             uid: object.uid.into(),
             ips: addresses(&spec.cluster_ips),
-            families: listed.clone(),
             ports: BTreeMap::new(),
             foreign: true,
         };

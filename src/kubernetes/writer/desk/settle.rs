@@ -3,22 +3,32 @@
 use std::time::{Duration, Instant};
 
 use super::super::job::{Aim, Ended, Outcome};
+use super::super::queue::REST;
 use super::super::target::{Rank, Target};
 use super::Desk;
 use crate::kubernetes::calls::Fault;
 use crate::kubernetes::events::{Event, Severity, Subject};
 use crate::kubernetes::kinds::Resource;
 use crate::kubernetes::mirror::Existing;
-use crate::objects::{Kind, ObjectId};
+use crate::model::ServiceKey;
+use crate::objects::{Kind, Object, ObjectId, Pruned};
 
 /// How long an object is left alone after a write met a newer version.
 const CONFLICT: Duration = Duration::from_millis(100);
+/// How long one is left alone that was not answered in time while the server answers others, at
+/// first; twice as long each time, up to [`REST`].
+const LATE: Duration = Duration::from_secs(2);
 /// A lost Service gives its addresses back some moments after it is gone: what asks for them again
-/// before that is refused, and tried again this soon, so often.
+/// before that is refused, and tried again this soon, so often. Then somebody else has them.
 const FREED: Duration = Duration::from_millis(200);
 const FREED_TRIES: u32 = 25;
 /// What the API server says of an address that is not free (yet).
 const NOT_FREE: &str = "already allocated";
+/// What it says of one that never will be: its ranges are others than they were.
+const NOT_IN_RANGE: [&str; 2] = ["not in the valid range", "does not match the current range"];
+/// What is said of an object that was not answered while others were.
+const HANGS: &str = "the API server answers, but not about this object; see whether an admission \
+                     webhook that judges it hangs";
 /// What is said of an object that has a name of ours but not our label.
 const FOREIGN: &str = "an object of this name exists that Portolan did not make; it is left alone: \
                        delete or rename it, or rename the exported Service";
@@ -32,25 +42,15 @@ impl Desk {
     pub(in super::super) fn finish(&mut self, ended: Ended, now: Instant) {
         let Ended { target, aim, uid, outcome } = ended;
         self.metrics.count(&target, &outcome);
-        let soon = match (&target, &outcome) {
-            (_, Outcome::Stale(_) | Outcome::Missing) => Some(CONFLICT),
-            (Target::Object(id), Outcome::Failed(Fault::Refused(message)))
-                if self.waits_for_address(id, message) =>
-            {
-                Some(FREED)
-            }
-            _ => None,
-        };
-        match outcome {
-            Outcome::Failed(Fault::Refused(why)) if soon.is_some() => {
-                tracing::debug!(?target, %why, "its addresses are not free yet");
-            }
-            Outcome::Failed(Fault::Away(why)) => {
-                tracing::debug!(%why, "a write was not answered; nothing is written for a while");
-                self.queue.pause(now + self.away.pause());
-            }
+        match self.learn(&target, &aim, outcome, now) {
+            Outcome::Failed(Fault::Away(why)) => self.pause(&why, now),
+            // Whether the server is away the Lease tells: it is renewed every second.
+            Outcome::Failed(Fault::Late(why)) if !self.may_write(now) => self.pause(&why, now),
             outcome => {
                 self.away.reset();
+                if let Some(pause) = self.pause_after(&target, &outcome) {
+                    self.queue.rest(&target, now + pause);
+                }
                 match &target {
                     Target::Object(id) => self.settle(id, uid.as_deref(), outcome, now),
                     Target::Export(_) | Target::Peer(_) => {
@@ -65,19 +65,112 @@ impl Desk {
             Target::Export(key) => self.look(key, now),
             Target::Peer(_) => self.look_at_peers(now),
         }
-        if let Some(pause) = soon {
-            self.queue.delay(&target, now + pause);
-        }
     }
 
-    /// Whether a Service is refused only because its addresses are not free yet.
-    fn waits_for_address(&mut self, id: &ObjectId, message: &str) -> bool {
-        if id.kind != Kind::Service || !message.contains(NOT_FREE) {
-            return false;
+    /// Of imports an older schema keeps less than was written: that is then wanted no more.
+    fn learn(&mut self, target: &Target, aim: &Aim, outcome: Outcome, now: Instant) -> Outcome {
+        let (Target::Object(id), Aim::Object(object) | Aim::WithStatus(object)) = (target, aim)
+        else {
+            return outcome;
+        };
+        let Object::Import(wanted) = &**object else { return outcome };
+        let (pruned, learned) = match outcome {
+            Outcome::Altered(existing) => {
+                let Object::Import(kept) = &*existing.object else {
+                    return Outcome::Altered(existing);
+                };
+                match Pruned::between(wanted, kept, matches!(aim, Aim::WithStatus(_))) {
+                    Some(pruned) => (pruned, Outcome::Written(Some(existing))),
+                    None => return Outcome::Altered(existing),
+                }
+            }
+            Outcome::Failed(Fault::Refused(why))
+                if wanted.spec.ips.len() > 1
+                    && why.contains("spec.ips")
+                    && why.contains("Too many") =>
+            {
+                (Pruned::to_one_ip(), Outcome::Unneeded)
+            }
+            other => return other,
+        };
+        if self.plan.prune(pruned) {
+            let fields = pruned.fields().join(", ");
+            let message = format!(
+                "the CustomResourceDefinition serviceimports.multicluster.x-k8s.io is an older one that does not keep {fields}; they are left out: apply that of the Multi-Cluster Services API, then restart Portolan"
+            );
+            tracing::warn!("{message}");
+            self.say(id, "OldSchema", &message);
+            self.due = Some(now);
         }
-        let tries = self.freed.entry(id.clone()).or_default();
+        learned
+    }
+
+    fn may_write(&self, now: Instant) -> bool {
+        self.leads && self.tenure.permit(now).is_some()
+    }
+
+    fn pause(&mut self, why: &str, now: Instant) {
+        tracing::debug!(%why, "a write was not answered; nothing is written for a while");
+        self.queue.pause(now + self.away.pause());
+    }
+
+    /// How long an object rests after a job about it ended so.
+    fn pause_after(&mut self, target: &Target, outcome: &Outcome) -> Option<Duration> {
+        let rest = match outcome {
+            Outcome::Failed(Fault::Late(_)) => {
+                return Some((LATE * (1 << (self.tried(target).min(6) - 1))).min(REST));
+            }
+            Outcome::Failed(Fault::Refused(message)) => {
+                if let Target::Object(id) = target
+                    && let Some(pause) = self.waits_for_address(id, message)
+                {
+                    return Some(pause);
+                }
+                Some(REST)
+            }
+            Outcome::Stale(_) | Outcome::Missing => Some(CONFLICT),
+            Outcome::Altered(_) | Outcome::Foreign | Outcome::Failed(_) => Some(REST),
+            Outcome::Written(_) | Outcome::Unneeded => None,
+        };
+        self.tries.remove(target);
+        rest
+    }
+
+    /// Whether a Service that was refused is asked for again with the same addresses, or with others.
+    fn asks_again(&self, id: &ObjectId) -> bool {
+        self.tries.contains_key(&Target::Object(id.clone())) || self.anew.contains(id)
+    }
+
+    fn tried(&mut self, target: &Target) -> u32 {
+        let tries = self.tries.entry(target.clone()).or_default();
         *tries += 1;
-        *tries <= FREED_TRIES
+        *tries
+    }
+
+    /// How long a Service waits that is refused only because of the addresses it is to have again;
+    /// `None`: that is not why. Where they cannot be had (another Service got them, or the
+    /// cluster's ranges are new: it was restored from a backup) it gets others at once: an import
+    /// that nobody can call is worse than one whose address changed.
+    fn waits_for_address(&mut self, id: &ObjectId, message: &str) -> Option<Duration> {
+        let never = NOT_IN_RANGE.iter().any(|sign| message.contains(sign));
+        let concerns = id.kind == Kind::Service && (never || message.contains(NOT_FREE));
+        if !concerns || self.anew.contains(id) {
+            return None;
+        }
+        if !never && self.tried(&Target::Object(id.clone())) <= FREED_TRIES {
+            return Some(FREED);
+        }
+        self.tries.remove(&Target::Object(id.clone()));
+        self.anew.insert(id.clone());
+        if let Some(ServiceKey { namespace, name }) = self.key(id) {
+            let import = ObjectId { kind: Kind::Import, namespace, name: name.as_str().into() };
+            let message = format!(
+                "its addresses cannot be had again, so it gets others; clients learn them from DNS: {message}"
+            );
+            tracing::warn!(object = %import, "{message}");
+            self.say(&import, "AddressLost", &message);
+        }
+        Some(Duration::ZERO)
     }
 
     /// What the end of a write about one object of ours, computed from the one with `uid`, means.
@@ -90,7 +183,7 @@ impl Desk {
                 if self.mirror.get(id).is_some_and(|of| of.version == kept.version && of != kept) {
                     // A write that changed nothing, though the watch showed a difference: never
                     // mind who is wrong, it would be repeated for ever.
-                    self.queue.rest(&Target::Object(id.clone()), now);
+                    self.queue.rest(&Target::Object(id.clone()), now + REST);
                 }
             }
             Outcome::Written(None) | Outcome::Missing => {
@@ -102,17 +195,24 @@ impl Desk {
             Outcome::Stale(existing) => self.put(id, existing),
             Outcome::Altered(existing) => {
                 self.put(id, existing);
-                self.refuse(id, "Altered", ALTERED, now);
+                self.refuse(id, "Altered", ALTERED);
             }
-            Outcome::Foreign => self.refuse(id, "NameTaken", FOREIGN, now),
+            Outcome::Foreign => {
+                self.mirror.wait_for(id.clone());
+                self.foreign.insert(id.clone());
+                self.refuse(id, "NameTaken", FOREIGN);
+            }
+            // Its addresses are not free yet.
+            Outcome::Failed(Fault::Refused(_)) if self.asks_again(id) => {}
             Outcome::Failed(fault) => {
                 let message = match &fault {
                     Fault::Refused(message)
                     | Fault::Absent(message)
                     | Fault::Conflict(message)
                     | Fault::Away(message) => message,
+                    Fault::Late(_) => HANGS,
                 };
-                self.refuse(id, "Refused", message, now);
+                self.refuse(id, "Refused", message);
             }
             Outcome::Unneeded => {}
         }
@@ -120,8 +220,7 @@ impl Desk {
 
     fn settle_status(&mut self, target: &Target, aim: Aim, outcome: Outcome, now: Instant) {
         if let Outcome::Failed(fault) = outcome {
-            tracing::warn!(?target, %fault, "a status is not accepted; it is tried again in 1 min");
-            self.queue.rest(target, now);
+            tracing::warn!(?target, %fault, "a status is not accepted; it is tried again in 1 min at most");
             return;
         }
         match (aim, target) {
@@ -141,7 +240,7 @@ impl Desk {
 
     pub(super) fn settled(&mut self, id: &ObjectId) {
         self.refusals.lift(id);
-        self.freed.remove(id);
+        self.anew.remove(id);
         // The leader keeps to it until it is told what should be there.
         if !self.leads {
             self.withdrawals.end(id);
@@ -149,14 +248,16 @@ impl Desk {
     }
 
     /// The object rests; who owns it is told why.
-    fn refuse(&mut self, id: &ObjectId, reason: &'static str, message: &str, now: Instant) {
-        let target = Target::Object(id.clone());
-        self.queue.rest(&target, now);
+    fn refuse(&mut self, id: &ObjectId, reason: &'static str, message: &str) {
         self.withdrawals.end(id);
         if let Some(key) = self.key(id) {
             self.refusals.note(id, &key, message);
         }
-        tracing::warn!(object = %id, reason, message, "an object is not written; it rests for 1 min");
+        tracing::warn!(object = %id, reason, message, "an object is not written; it rests");
+        self.say(id, reason, message);
+    }
+
+    fn say(&self, id: &ObjectId, reason: &'static str, message: &str) {
         let api_version = match id.kind {
             Kind::Service => "v1",
             Kind::Slice => "discovery.k8s.io/v1",

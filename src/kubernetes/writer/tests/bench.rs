@@ -158,6 +158,9 @@ pub(super) fn feed(server: &ApiServer, mirror: &Mirror) {
             ))
         });
         mirror.listed(kind, version, ours.collect(), false);
+        mirror.vacated(kind, |id| {
+            server.get(plural, &format!("{}/{}", id.namespace, id.name)).is_some()
+        });
     }
 }
 

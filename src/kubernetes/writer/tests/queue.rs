@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
-use super::super::bucket::BURST;
-use super::super::queue::{MAX_IN_FLIGHT, Next, Queue, REST};
+use super::super::bucket::{BURST, RATE};
+use super::super::queue::{MAX_IN_FLIGHT, MAX_LESSER, Next, Queue, REST};
 use super::super::target::{Rank, Target};
 use crate::clock;
 
@@ -69,7 +69,7 @@ fn one_request_per_object_and_so_many_in_all() {
     queue.done(&peer("a"));
     assert_eq!(queue.next(now), Next::Turn(peer("a")));
     for other in 0..MAX_IN_FLIGHT {
-        queue.push(peer(&other.to_string()), Rank::Addition, now);
+        queue.push(peer(&other.to_string()), Rank::Switch, now);
     }
     for _ in 1..MAX_IN_FLIGHT {
         assert!(matches!(queue.next(now), Next::Turn(_)));
@@ -85,7 +85,7 @@ fn what_was_refused_rests_and_the_others_go_on() {
     let mut queue = Queue::default();
     queue.push(peer("a"), Rank::Removal, now);
     assert_eq!(queue.next(now), Next::Turn(peer("a")));
-    queue.rest(&peer("a"), now);
+    queue.rest(&peer("a"), now + REST);
     queue.done(&peer("a"));
     queue.push(peer("a"), Rank::Removal, now);
     queue.push(peer("b"), Rank::Status, now);
@@ -120,10 +120,29 @@ fn a_pause_stops_everybody_and_the_budget_the_rest() {
     queue.pause(now + second);
     assert_eq!(queue.next(now), Next::At(now + second));
     assert_eq!(drain(&mut queue, now + second).len(), BURST as usize);
+    let write = second / RATE;
     queue.push(peer("urgent"), Rank::Removal, now + second);
-    assert_eq!(queue.next(now + second), Next::At(now + second + Duration::from_millis(5)));
-    let turn = queue.next(now + second + Duration::from_millis(5));
+    assert_eq!(queue.next(now + second), Next::At(now + second + write));
+    let turn = queue.next(now + second + write);
     assert_eq!(turn, Next::Turn(peer("urgent")), "what is urgent has the next write");
+}
+
+#[test]
+fn what_hangs_leaves_room_for_removals_and_switches() {
+    let now = clock::now();
+    let mut queue = Queue::default();
+    for number in 0..2 * MAX_IN_FLIGHT {
+        queue.push(peer(&format!("add-{number:02}")), Rank::Addition, now);
+    }
+    let mut hanging = Vec::new();
+    while let Next::Turn(target) = queue.next(now) {
+        hanging.push(target);
+    }
+    assert_eq!((hanging.len(), queue.next(now)), (MAX_LESSER, Next::Nothing));
+    queue.push(peer("switch"), Rank::Switch, now);
+    assert_eq!(drain(&mut queue, now), [peer("switch")]);
+    queue.done(&hanging[0]);
+    assert_eq!(queue.next(now), Next::Turn(peer("add-12")));
 }
 
 #[test]
@@ -133,7 +152,7 @@ fn a_new_term_begins_with_an_empty_queue() {
     queue.push(peer("under way"), Rank::Addition, now);
     let turn = queue.next(now);
     queue.push(peer("rests"), Rank::Addition, now);
-    queue.rest(&peer("rests"), now);
+    queue.rest(&peer("rests"), now + REST);
     queue.push(peer("waits"), Rank::Addition, now);
     queue.clear();
     assert_eq!(queue.next(now), Next::Nothing);
