@@ -153,7 +153,7 @@ impl Shared {
     }
 
     /// The deadline may have passed, or the trust be withdrawn, just before it was listed.
-    fn cut_if_late(&self, live: &Live) {
+    pub(super) fn cut_if_late(&self, live: &Live) {
         if self.forced.is_cancelled() {
             live.tell(Order::Cut(Cut::Shutdown));
         }

@@ -10,7 +10,8 @@
 //! Invariants: the table is loaded once per stream and never held across an await; nothing but
 //! endpoints of exported services is dialled for peers; an abnormal end is a reset, never a FIN;
 //! buffered bytes are bounded per stream and in all.
-//! Not here: what facts mean (`health`), the order of candidates (`routes`), UDP.
+//! Clients' datagrams take the same way over connections of their own ([`udp`]).
+//! Not here: what facts mean (`health`), the order of candidates (`routes`).
 
 mod allowance;
 mod attempt;
@@ -22,6 +23,7 @@ mod conn;
 mod descriptors;
 mod ends;
 mod inbound;
+mod listeners;
 mod live;
 mod memory;
 mod metrics;
@@ -40,6 +42,7 @@ mod spares;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod udp;
 mod upkeep;
 
 use std::collections::BTreeSet;
@@ -82,6 +85,9 @@ pub struct Config {
     /// Streams from clients, and as many again from peers; the descriptor limit may allow
     /// fewer.
     pub most_streams: usize,
+    /// UDP sessions of clients, and as many again of peers' clients; no more than a quarter of the
+    /// descriptor limit. Each of a peer's takes a local port.
+    pub most_sessions: usize,
     /// Bytes that all streams together hold unwritten before reads shrink.
     pub buffered_bytes: usize,
 }
@@ -92,6 +98,7 @@ impl Default for Config {
             outbound: true,
             listen_on: ListenOn::default(),
             most_streams: 10_000,
+            most_sessions: 16_384,
             buffered_bytes: 64 * 1024 * 1024,
         }
     }
@@ -150,6 +157,7 @@ struct Shared {
     budget: memory::Budget,
     clients: descriptors::Cap,
     peers: Arc<Semaphore>,
+    udp: udp::Udp,
     /// The drain's deadline has passed for clients.
     forced: CancellationToken,
     loose: mpsc::Sender<attempt::Loose>,
@@ -164,6 +172,12 @@ impl Shared {
         peer: tls::PeerIdentity,
         address: SocketAddr,
     ) -> conn::Conn<R> {
+        self.prefer_bbr(&stream);
+        conn::Conn::new(stream, peer, address, self.trust.own_expiry())
+    }
+
+    /// Asks for the congestion control that bears loss, and counts which one is in force.
+    fn prefer_bbr(&self, stream: &tls::Stream) {
         let socket = SockRef::from(stream.get_ref().0);
         let algorithm = match socket.set_tcp_congestion(b"bbr") {
             Ok(()) => "bbr",
@@ -171,7 +185,6 @@ impl Shared {
             Err(_) => "default",
         };
         self.metrics.congestion.with_label_values(&[algorithm]).inc();
-        conn::Conn::new(stream, peer, address, self.trust.own_expiry())
     }
 
     /// Whether an idle connection is to be closed: a leaf ended, or the trust in it was
@@ -187,6 +200,7 @@ impl Gateway {
     pub fn new(config: Config, context: Context) -> Self {
         let (loose, loose_ends) = mpsc::channel(LOOSE_ENDS);
         let clients = descriptors::Cap::new(config.most_streams);
+        let sessions = clients.sessions(config.most_sessions);
         Self {
             shared: Arc::new(Shared {
                 config,
@@ -200,6 +214,7 @@ impl Gateway {
                 gateways: context.gateways,
                 open_ports: watch::channel(Arc::default()).0,
                 news: news::News::new(context.facts, context.metrics.facts_dropped.clone()),
+                udp: udp::Udp::new(sessions, context.metrics.udp.clone()),
                 metrics: context.metrics,
                 pool: pool::Pool::default(),
                 streams: Arc::default(),

@@ -14,7 +14,7 @@ use super::{Shared, backend, stream};
 use crate::catalog::{Caller, LocalExport};
 use crate::clock;
 use crate::drain::{Phase, Watch};
-use crate::model::{PortKey, ServiceKey};
+use crate::model::{ClusterId, PortKey, Protocol, ServiceKey};
 use crate::routes::RouteTable;
 use crate::tls;
 use crate::wire::frame::{Acceptor, Asked, Control, Open, Ready, Verdict};
@@ -115,7 +115,7 @@ async fn idle(shared: &Shared, conn: &mut Session, drain: &mut Draining) -> Opti
 }
 
 /// What an `OPEN` is to be served with.
-enum Grant {
+pub(super) enum Grant {
     Backends(Arc<RouteTable>, ServiceKey, PortKey),
     Echo,
 }
@@ -125,7 +125,9 @@ impl Shared {
     async fn answer(&self, mut conn: Session, open: Open, drain: &mut Draining) -> Option<Session> {
         let begun = clock::now();
         let decided = match drain.watch.phase() {
-            Phase::Serving | Phase::Announced => self.decide(&conn, &open),
+            Phase::Serving | Phase::Announced => {
+                self.decide(conn.peer.cluster(), &open, Protocol::Tcp)
+            }
             Phase::Draining | Phase::Forced => Err(Verdict::Draining),
         };
         let granted = match decided {
@@ -155,16 +157,21 @@ impl Shared {
         }
     }
 
-    /// Whether this caller may have what it asks for. A name that is not exported and one that
+    /// Whether this caller may have what it asks for, of the protocol that its connection carries. A name that is not exported and one that
     /// is not for this caller take the same way to the same answer.
-    fn decide(&self, conn: &Session, open: &Open) -> Result<Grant, Verdict> {
+    pub(super) fn decide(
+        &self,
+        peer: &ClusterId,
+        open: &Open,
+        carries: Protocol,
+    ) -> Result<Grant, Verdict> {
         if open.asked == Asked::Echo {
             return Ok(Grant::Echo);
         }
         let table = self.routes.load_full();
         let Asked::Port(key, port) = &open.asked else { return Err(Verdict::NotExported) };
         let caller = Caller {
-            cluster: conn.peer.cluster(),
+            cluster: peer,
             namespace: open.client.namespace.as_deref(),
             service_account: open.client.service_account.as_deref(),
         };
@@ -172,6 +179,7 @@ impl Shared {
             export.clusters.allows(caller.cluster)
                 && export.allow.allows(caller)
                 && export.export.port(*port).is_some()
+                && port.protocol == carries
                 && open.hops <= MOST_HOPS
         };
         match table.local_export(key).map(allows) {

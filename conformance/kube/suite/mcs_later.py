@@ -3,7 +3,6 @@
 from checks import check
 
 HEADLESS = "headless services come in the second part"
-UDP = "UDP through the gateway comes with the gateway's issue"
 SPEC = "/specification.md"
 
 
@@ -27,5 +26,3 @@ later("mcs-headless-no-cluster-names",
       f"{SPEC}#244---records-that-should-not-exist-for-a-multicluster-headless-service", HEADLESS,
       "There is no name for all endpoints of one cluster.", "SHOULD")
 later("mcs-headless-slices", "#using-endpointslice-objects-to-track-endpoints", HEADLESS, "Hostnames stand in the slices.")
-later("mcs-udp-answers", "#clustersetip", UDP,
-      "A UDP port of an import is answered by pods of the other cluster.")
