@@ -7,8 +7,9 @@ use std::net::{IpAddr, SocketAddr};
 use aws_lc_rs::digest::{SHA256, digest};
 use rand::RngExt;
 use rustix::io::Errno;
-use rustix::net::SendFlags;
+use rustix::net::{RecvFlags, SendFlags, recv};
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use super::metrics::Dropped;
@@ -18,6 +19,8 @@ use crate::wire::frame::Verdict;
 
 /// Backends tried for one session; only what this machine can tell at once is a failure.
 const TRIES: usize = 3;
+/// What a reader waits for.
+const INTEREST: Interest = Interest::READABLE.add(Interest::ERROR);
 /// Asked of the kernel for a backend's bursts; it gives what `net.core.rmem_max` allows.
 const BUFFER_OCTETS: usize = 1024 * 1024;
 /// Datagrams read in one turn.
@@ -118,7 +121,8 @@ pub(super) async fn answers(
     mut deliver: impl FnMut(&[u8]) -> Wanted,
 ) -> Stopped {
     loop {
-        if socket.readable().await.is_err() {
+        // A refusal alone makes a socket not readable.
+        if socket.ready(INTEREST).await.is_err() {
             return Stopped::Refused;
         }
         match with_scratch(|scratch| batch(socket, scratch, &mut deliver)) {
@@ -134,7 +138,8 @@ fn batch(
     deliver: &mut impl FnMut(&[u8]) -> Wanted,
 ) -> Option<Stopped> {
     for _ in 0..BATCH {
-        match socket.try_recv(scratch) {
+        let recv = || Ok(recv(socket, &mut *scratch, RecvFlags::DONTWAIT)?.0);
+        match socket.try_io(INTEREST, recv) {
             Ok(octets) => {
                 if deliver(&scratch[..octets]) == Wanted::No {
                     return Some(Stopped::Unwanted);

@@ -290,8 +290,8 @@ impl Shared {
         let count = waiting.datagrams.len() as u64;
         match won {
             Ok(Won::Tunnel(peer, berth)) => {
-                let fails = |datagram: &&Box<[u8]>| berth.send(datagram).is_err();
-                let full = waiting.datagrams.iter().filter(fails).count() as u64;
+                let sent = waiting.datagrams.iter().map(|datagram| berth.send(datagram));
+                let full = sent.filter(Result::is_err).count() as u64;
                 self.udp.metrics.dropped_by(Dropped::Queue, full);
                 session.peer = Some(peer);
                 // Whoever ended the lane before this looked for its sessions too early.
