@@ -2,7 +2,7 @@
 //!
 //! Every cluster runs this one binary. It exports the cluster's services to its peers over mutual
 //! TLS, answers `<service>.<namespace>.svc.clusterset.local`, and carries each connection to the
-//! nearest cluster that is healthy, by measurement.
+//! nearest cluster that is healthy, by measurement; datagrams too.
 //!
 //! # The map
 //!
@@ -39,7 +39,8 @@
 //!    [`catalog::merge`] and [`routes::plan`] → the table.
 //! 3. **A question**: [`dns`] parses it → [`zone::answer`] reads the table → octets.
 //! 4. **A connection**: [`gateway`] accepts on VIP:port → candidates from the table → a pooled
-//!    tunnel ([`wire::frame`]) → the peer's inbound half looks up its own export → a pod.
+//!    tunnel ([`wire::frame`]) → the peer's inbound half looks up its own export → a pod. A
+//!    client's datagrams go the same way in a session ([`wire::datagram`]).
 //! 5. **A probe**: [`gateway`] pings every peer replica → [`health`] → planner → the table; what
 //!    no longer answers leaves routes and names at once.
 

@@ -495,9 +495,14 @@ impl Shared {
 
     /// The replica at the other end asked for no new streams.
     pub(super) fn note_draining(&self, conn: &mut Tunnel) {
-        if let Some(target) = conn.target()
-            && self.pool.note_draining(&target.peer, target.replica)
-        {
+        if let Some(target) = conn.target() {
+            self.note_replica_draining(&target);
+        }
+    }
+
+    /// That replica asked for no new streams.
+    pub(super) fn note_replica_draining(&self, target: &Target) {
+        if self.pool.note_draining(&target.peer, target.replica) {
             tracing::info!(peer = %target.peer, replica = %target.replica, "the peer's replica drains");
             self.news.draining(&target.peer, target.replica);
         }

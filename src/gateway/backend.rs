@@ -122,7 +122,7 @@ fn is_of_pod(export: &LocalExport, port: PortKey, pod: &HostLabel, address: Sock
 
 /// Whether a client's streams all go to one backend: as the import has it, which all clusters see
 /// alike.
-fn keeps_clients(table: &RouteTable, export: &Arc<LocalExport>) -> bool {
+pub(super) fn keeps_clients(table: &RouteTable, export: &Arc<LocalExport>) -> bool {
     let route = table.services.get(&export.export.key);
     let affinity = route.map_or(export.export.session_affinity, |route| route.session_affinity);
     matches!(affinity, SessionAffinity::ClientIp { .. })

@@ -21,7 +21,8 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     }
 }
 
-fn lacks_family(error: &io::Error) -> bool {
+/// Whether the host has no address of that family.
+pub(super) fn lacks_family(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(errno, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
@@ -42,7 +43,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// What helps against a failed bind.
 pub(super) fn remedy(error: &io::Error) -> &'static str {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::ADDRINUSE) => "free the port: `ss -ltnp` shows who has it",
+        Some(Errno::ADDRINUSE) => "free the port: `ss -lntup` shows who has it",
         Some(Errno::ADDRNOTAVAIL) => {
             "give this host the address (`ip addr add ADDRESS dev lo`) or choose `vips` inside 127.0.0.0/8"
         }

@@ -80,12 +80,8 @@ impl Shared {
             let table = self.routes.load();
             let route = table.services.get(&callee.service);
             let draw = rand::random::<f64>;
-            let tried = |route: &Arc<Route>| match &callee.pod {
-                Some(pod) => {
-                    route.port(port).map(|port| order::of_pod(port, pod)).unwrap_or_default()
-                }
-                None => order::for_client(route, port, from.ip(), draw),
-            };
+            let tried =
+                |route: &Arc<Route>| order::of_callee(route, &callee, port, from.ip(), draw);
             (route.map(tried), route.is_some_and(|route| route.early_data))
         };
         let destinations = destinations.unwrap_or_default();
@@ -187,7 +183,7 @@ impl Shared {
     }
 
     /// The deadline may have passed, or the trust be withdrawn, just before it was listed.
-    fn cut_if_late(&self, live: &Live) {
+    pub(super) fn cut_if_late(&self, live: &Live) {
         if self.forced.is_cancelled() {
             live.tell(Order::Cut(Cut::Shutdown));
         }

@@ -10,6 +10,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const KEPT: usize = 1_000;
 /// Descriptors of one stream: the application's and the tunnel's.
 const PER_STREAM: usize = 2;
+/// UDP sessions may take this part of the descriptors.
+const SESSIONS_SHARE: usize = 4;
 /// However low the limit, some streams are tried.
 const LEAST: usize = 16;
 /// Where the system has no limit.
@@ -32,6 +34,11 @@ pub(super) fn raise() -> usize {
 fn streams(configured: usize, limit: usize, listeners: usize) -> usize {
     let left = limit.saturating_sub(listeners).saturating_sub(KEPT) / PER_STREAM;
     configured.min(left).max(LEAST)
+}
+
+/// UDP sessions under a descriptor limit.
+fn sessions(configured: usize, limit: usize) -> usize {
+    configured.min(limit / SESSIONS_SHARE).max(LEAST)
 }
 
 /// The cap of streams from clients.
@@ -68,6 +75,11 @@ impl Cap {
     /// The cap in force.
     pub(super) fn most(&self) -> usize {
         self.most.load(Ordering::Relaxed)
+    }
+
+    /// The cap of UDP sessions of one direction.
+    pub(super) fn sessions(&self, configured: usize) -> usize {
+        sessions(configured, self.limit)
     }
 
     /// So many listeners are wanted; each takes a descriptor. Called by one task.
@@ -107,6 +119,9 @@ mod tests {
         assert_eq!(streams(10_000, 20_000, 0), 9_500);
         assert_eq!(streams(10_000, 20_000, 1_000), 9_000);
         assert_eq!(streams(10_000, 1_024, 20), LEAST);
+        assert_eq!(sessions(16_384, 20_000), 5_000);
+        assert_eq!(sessions(16_384, 1 << 20), 16_384);
+        assert_eq!(sessions(16_384, 8), LEAST);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Peers' connections: accepted here, each served by a [`session`](super::session) of its own.
+//! Peers' connections: accepted here, each served by a [`session`](super::session) of its own, or
+//! by [`udp`](super::udp) where it carries datagrams.
 
 use std::sync::Arc;
 
@@ -6,12 +7,12 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
 use super::live::{Cut, Order, Way};
-use super::{Gateway, Shared, session};
+use super::{Gateway, Shared, session, udp};
 use crate::drain::{Phase, Watch};
 use crate::tls;
 
 impl Gateway {
-    /// Serves peers' data connections until the drain's end: announced to peers first, then no
+    /// Serves peers' data and datagram connections until the drain's end: announced to peers first, then no
     /// new streams, then what is left is reset.
     pub async fn run_inbound(self, mut accepted: mpsc::Receiver<tls::Accepted>, drain: Watch) {
         let shared = self.shared;
@@ -26,7 +27,11 @@ impl Gateway {
                 connection = accepted.recv(), if !closed => match connection {
                     Some(connection) => {
                         let (shared, drain) = (Arc::clone(&shared), drain.clone());
-                        sessions.spawn(session::serve(shared, connection, drain));
+                        if connection.kind == tls::Kind::Udp {
+                            sessions.spawn(udp::serve(shared, connection, drain));
+                        } else {
+                            sessions.spawn(session::serve(shared, connection, drain));
+                        }
                     }
                     None => closed = true,
                 },

@@ -94,6 +94,7 @@ pub struct Metrics {
     pub(super) buffered: Gauge,
     pub(super) facts_dropped: IntCounter,
     pub(super) panics: IntCounter,
+    pub(super) udp: super::udp::Metrics,
 }
 
 impl Metrics {
@@ -165,6 +166,7 @@ impl Metrics {
                 "Observations lost because health was too slow to take them.",
             )?,
             panics: panic_counter(registry, "gateway")?,
+            udp: super::udp::Metrics::register(registry)?,
         })
     }
 

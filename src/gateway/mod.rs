@@ -10,7 +10,8 @@
 //! Invariants: the table is loaded once per stream and never held across an await; nothing but
 //! endpoints of exported services is dialled for peers; an abnormal end is a reset, never a FIN;
 //! buffered bytes are bounded per stream and in all.
-//! Not here: what facts mean (`health`), the order of candidates (`routes`), UDP.
+//! Clients' datagrams take the same way over connections of their own ([`udp`]).
+//! Not here: what facts mean (`health`), the order of candidates (`routes`).
 
 mod affinity;
 mod allowance;
@@ -25,6 +26,7 @@ mod conn;
 mod descriptors;
 mod ends;
 mod inbound;
+mod listeners;
 mod live;
 mod load;
 mod memory;
@@ -45,6 +47,7 @@ mod spares;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod udp;
 mod upkeep;
 
 use std::collections::BTreeSet;
@@ -87,6 +90,9 @@ pub struct Config {
     /// Streams from clients, and as many again from peers; the descriptor limit may allow
     /// fewer.
     pub most_streams: usize,
+    /// UDP sessions of clients, and as many again of peers' clients; no more than a quarter of the
+    /// descriptor limit. Each of a peer's takes a local port.
+    pub most_sessions: usize,
     /// Bytes that all streams together hold unwritten before reads shrink.
     pub buffered_bytes: usize,
 }
@@ -97,6 +103,7 @@ impl Default for Config {
             outbound: true,
             listen_on: ListenOn::default(),
             most_streams: 10_000,
+            most_sessions: 16_384,
             buffered_bytes: 64 * 1024 * 1024,
         }
     }
@@ -157,6 +164,7 @@ struct Shared {
     window: answers::Window,
     clients: descriptors::Cap,
     peers: Arc<Semaphore>,
+    udp: udp::Udp,
     /// The drain's deadline has passed for clients.
     forced: CancellationToken,
     loose: mpsc::Sender<attempt::Loose>,
@@ -171,6 +179,12 @@ impl Shared {
         peer: tls::PeerIdentity,
         address: SocketAddr,
     ) -> conn::Conn<R> {
+        self.prefer_bbr(&stream);
+        conn::Conn::new(stream, peer, address, self.trust.own_expiry())
+    }
+
+    /// Asks for the congestion control that bears loss, and counts which one is in force.
+    fn prefer_bbr(&self, stream: &tls::Stream) {
         let socket = SockRef::from(stream.get_ref().0);
         let algorithm = match socket.set_tcp_congestion(b"bbr") {
             Ok(()) => "bbr",
@@ -178,7 +192,6 @@ impl Shared {
             Err(_) => "default",
         };
         self.metrics.congestion.with_label_values(&[algorithm]).inc();
-        conn::Conn::new(stream, peer, address, self.trust.own_expiry())
     }
 
     /// Whether an idle connection is to be closed: a leaf ended, or the trust in it was
@@ -196,6 +209,7 @@ impl Gateway {
         let clients = descriptors::Cap::new(config.most_streams);
         let (ejected, ejections) =
             (context.metrics.ejected.clone(), context.metrics.ejections.clone());
+        let sessions = clients.sessions(config.most_sessions);
         Self {
             shared: Arc::new(Shared {
                 config,
@@ -209,6 +223,7 @@ impl Gateway {
                 gateways: context.gateways,
                 open_ports: watch::channel(Arc::default()).0,
                 news: news::News::new(context.facts, context.metrics.facts_dropped.clone()),
+                udp: udp::Udp::new(sessions, context.metrics.udp.clone()),
                 metrics: context.metrics,
                 pool: pool::Pool::default(),
                 streams: Arc::default(),

@@ -10,7 +10,7 @@ use super::affinity::{Client, Name};
 use super::race::Runner;
 use crate::catalog::{Policy, SessionAffinity};
 use crate::health::PeerState;
-use crate::model::{ClusterId, PodName, PortKey};
+use crate::model::{Callee, ClusterId, PodName, PortKey};
 use crate::routes::{Candidate, PortRoute, Reason, Route};
 
 /// With affinity a client is at home in one of those within this share of the best, or
@@ -36,9 +36,23 @@ pub(super) fn is_served(port: &PortRoute) -> bool {
     port.candidates.iter().any(|candidate| candidate.usable)
 }
 
+/// Where a client of a listener may go, best first.
+pub(super) fn of_callee(
+    route: &Route,
+    callee: &Callee,
+    port: PortKey,
+    client: IpAddr,
+    draw: impl FnMut() -> f64,
+) -> SmallVec<[Destination; 4]> {
+    match &callee.pod {
+        Some(pod) => route.port(port).map(|port| of_pod(port, pod)).unwrap_or_default(),
+        None => for_client(route, port, client, draw),
+    }
+}
+
 /// Where a client's stream may go, best first: with affinity a matter of the client alone, else of
 /// `draw`, which gives numbers from 0 to 1.
-pub(super) fn for_client(
+fn for_client(
     route: &Route,
     port: PortKey,
     client: IpAddr,
@@ -100,7 +114,7 @@ pub(super) fn serves(port: &PortRoute, pod: Option<&PodName>) -> bool {
 
 /// The one cluster that has a pod. Whether it is there that cluster knows best, and one that is
 /// Down is tried all the same, as there is no other.
-pub(super) fn of_pod(port: &PortRoute, pod: &PodName) -> SmallVec<[Destination; 4]> {
+fn of_pod(port: &PortRoute, pod: &PodName) -> SmallVec<[Destination; 4]> {
     let tried = |c: &&Candidate| c.usable || c.reason == Reason::Down;
     let candidates = port.candidates.iter().filter(|candidate| candidate.cluster == pod.cluster);
     candidates.filter(|candidate| !candidate.local).filter(tried).map(destination).collect()

@@ -1,47 +1,22 @@
-//! Listeners for clients: on clusterset addresses, as many as the route table has TCP ports that
-//! somebody serves; or, where those addresses are the cluster's own and lead here, on the
-//! allocated ports that stand for them.
+//! Clients' connections: accepted here, each served by a task of its own ([`client`](super::client)).
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::listeners::{Listeners, Serves, Task};
 use super::live::{Cut, Order, Way};
-use super::metrics::as_gauge;
-use super::{Gateway, ListenOn, Shared, bind, order};
-use crate::backoff::Backoff;
-use crate::clock;
+use super::{Gateway, Shared, bind};
 use crate::drain::{Phase, Watch};
-use crate::model::{Callee, PortKey, PortNumber, Protocol, canonical};
-use crate::routes::{OpenPorts, RemotePod, RouteTable};
+use crate::model::{Protocol, canonical};
 
 /// Pause after the system had no descriptor for a client.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
-/// A failed bind is tried again between these.
-const BIND_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-
-type Wanted = BTreeMap<SocketAddr, (Callee, PortKey)>;
-
-/// The listeners there are and those there should be.
-struct Listeners {
-    shared: Arc<Shared>,
-    open: HashMap<SocketAddr, Open>,
-    failed: HashMap<SocketAddr, (Backoff, std::time::Instant)>,
-    tasks: JoinSet<()>,
-    /// UDP and SCTP ports were mentioned.
-    mentioned: bool,
-}
-
-struct Open {
-    serves: (Callee, PortKey),
-    stop: CancellationToken,
-    task: AbortHandle,
-}
 
 impl Gateway {
     /// Listens for clients as [`Config::listen_on`](super::Config) says until the drain stops it,
@@ -52,197 +27,35 @@ impl Gateway {
         if !shared.config.outbound {
             return stop.reached(Phase::Draining).await;
         }
-        let mut listeners = Listeners {
-            shared: Arc::clone(&shared),
-            open: HashMap::new(),
-            failed: HashMap::new(),
-            tasks: JoinSet::new(),
-            mentioned: false,
-        };
-        let mut changed = shared.changed.clone();
-        loop {
-            listeners.reconcile();
-            let retry = listeners.next_retry();
-            tokio::select! {
-                Ok(()) = changed.changed() => {}
-                Some(ended) = listeners.tasks.join_next() => shared.note_panic(ended),
-                () = tokio::time::sleep_until(retry.into()) => {}
-                () = stop.reached(Phase::Draining) => break,
-            }
-        }
-        listeners.finish(drain).await;
+        let gauge = shared.metrics.listeners.clone();
+        let listeners = Listeners::new(shared, Protocol::Tcp, listen, gauge);
+        listeners.run(drain).await.finish(stop).await;
     }
 }
 
-/// Where clients are to be accepted.
-fn wanted(table: &RouteTable, on: ListenOn) -> Wanted {
-    match on {
-        ListenOn::Vips => served_vips(table),
-        ListenOn::Ports(at) => allocated_ports(table, at),
+impl Shared {
+    /// The drain's deadline has passed for clients.
+    pub(super) fn force(&self) {
+        self.forced.cancel();
+        self.streams.tell(Order::Cut(Cut::Shutdown), |live| live.way != Way::In);
     }
 }
 
-/// The TCP ports of the book. Whether anybody serves them makes no difference:
-/// a port that closed and opened again would be refused by clients in between.
-fn allocated_ports(table: &RouteTable, at: IpAddr) -> Wanted {
-    let tcp = table.ports.iter().filter(|((protocol, _), _)| *protocol == Protocol::Tcp);
-    tcp.map(|((_, port), serves)| (SocketAddr::new(at, port.get()), serves.clone())).collect()
-}
-
-/// The TCP ports of clusterset addresses that somebody serves.
-fn served_vips(table: &RouteTable) -> Wanted {
-    let mut wanted = Wanted::new();
-    for (address, callee) in &table.vips {
-        let Some(route) = table.services.get(&callee.service) else { continue };
-        if let Some(name) = &callee.pod {
-            wanted.extend(served_pod(*address, callee, route.pods.get(name)));
-            continue;
-        }
-        for port in route.ports.iter().filter(|port| order::is_served(port)) {
-            if port.spec.protocol == Protocol::Tcp {
-                let address = SocketAddr::new(*address, port.spec.port.get());
-                wanted.insert(address, (callee.clone(), port.spec.key()));
-            }
-        }
-    }
-    wanted
-}
-
-/// The TCP ports of a pod's clusterset address.
-fn served_pod(
-    address: IpAddr,
-    callee: &Callee,
-    pod: Option<&RemotePod>,
-) -> impl Iterator<Item = (SocketAddr, (Callee, PortKey))> {
-    let listens = pod.filter(|pod| pod.usable).map(RemotePod::listens).unwrap_or_default();
-    let tcp = listens.into_iter().filter(|((protocol, _), _)| *protocol == Protocol::Tcp);
-    tcp.map(move |((_, number), key)| {
-        (SocketAddr::new(address, number.get()), (callee.clone(), key))
-    })
-}
-
-impl Listeners {
-    fn reconcile(&mut self) {
-        let table = self.shared.routes.load_full();
-        self.mention_others(&table);
-        let wanted = wanted(&table, self.shared.config.listen_on);
-        self.open.retain(|address, open| {
-            let keep = wanted.get(address) == Some(&open.serves) && !open.task.is_finished();
-            if !keep {
-                open.stop.cancel();
-            }
-            keep
-        });
-        self.failed.retain(|address, _| wanted.contains_key(address));
-        self.shared.clients.set_listeners(wanted.len());
-        for (address, serves) in wanted {
-            let waits = self.failed.get(&address).is_some_and(|(_, at)| *at > clock::now());
-            if !waits && !self.open.contains_key(&address) {
-                self.listen(address, serves);
-            }
-        }
-        self.shared.metrics.listeners.set(as_gauge(self.open.len()));
-        self.publish_open(&table);
-    }
-
-    /// Tells which allocated ports accept clients and lead somewhere, as seen from here: a replica
-    /// that has not heard a peer yet would only reset them. Said only when it changed.
-    fn publish_open(&self, table: &RouteTable) {
-        if self.shared.config.listen_on == ListenOn::Vips {
-            return;
-        }
-        let leads = |(callee, port): &(Callee, PortKey)| {
-            let route = table.services.get(&callee.service).and_then(|route| route.port(*port));
-            route.is_some_and(|route| order::serves(route, callee.pod.as_ref()))
-        };
-        let open = self.open.iter().filter(|(_, open)| leads(&open.serves));
-        let ports = open.filter_map(|(at, _)| PortNumber::new(at.port().into()).ok());
-        let open: OpenPorts = ports.map(|port| (Protocol::Tcp, port)).collect();
-        self.shared.open_ports.send_if_modified(|before| {
-            let differs = **before != open;
-            if differs {
-                *before = Arc::new(open);
-            }
-            differs
-        });
-    }
-
-    fn mention_others(&mut self, table: &RouteTable) {
-        let other = |callee: &Callee| {
-            table.services.get(&callee.service).is_some_and(|route| {
-                route.ports.iter().any(|port| port.spec.protocol != Protocol::Tcp)
-            })
-        };
-        if !self.mentioned && table.vips.values().any(other) {
-            self.mentioned = true;
-            tracing::info!("UDP and SCTP ports of clusterset addresses are not served yet");
-        }
-    }
-
-    fn listen(&mut self, address: SocketAddr, serves: (Callee, PortKey)) {
-        match bind::listen(address) {
-            Ok(listener) => {
-                if self.failed.remove(&address).is_some() {
-                    tracing::info!(%address, service = %serves.0, "listening at last");
-                }
-                let stop = CancellationToken::new();
-                let accept =
-                    accept(Arc::clone(&self.shared), listener, serves.clone(), stop.clone());
-                let task = self.tasks.spawn(accept);
-                self.open.insert(address, Open { serves, stop, task });
-            }
-            Err(error) => {
-                let (_, next) = self.failed.entry(address).or_insert_with(|| {
-                    tracing::warn!(
-                        %address, service = %serves.0, %error,
-                        "cannot listen; {}; tried again", bind::remedy(&error)
-                    );
-                    let (min, max) = BIND_PAUSE;
-                    let backoff = Backoff::try_new(min, max).expect("the range is in order");
-                    (backoff, clock::now())
-                });
-                *next = clock::now();
-                if let Some((backoff, next)) = self.failed.get_mut(&address) {
-                    *next += backoff.pause();
-                }
-            }
-        }
-    }
-
-    fn next_retry(&self) -> std::time::Instant {
-        let far = clock::now() + Duration::from_secs(3600);
-        self.failed.values().map(|(_, at)| *at).min().unwrap_or(far)
-    }
-
-    /// No more clients; streams run until they end or are ended.
-    async fn finish(mut self, mut drain: Watch) {
-        for (_, open) in self.open.drain() {
-            open.stop.cancel();
-        }
-        self.publish_open(&self.shared.routes.load_full());
-        let shared = Arc::clone(&self.shared);
-        shared.metrics.listeners.set(0.0);
-        let ended = async {
-            while let Some(ended) = self.tasks.join_next().await {
-                shared.note_panic(ended);
-            }
-        };
-        tokio::pin!(ended);
-        tokio::select! {
-            () = &mut ended => return,
-            () = drain.reached(Phase::Forced) => {}
-        }
-        shared.forced.cancel();
-        shared.streams.tell(Order::Cut(Cut::Shutdown), |live| live.way != Way::In);
-        ended.await;
-    }
+fn listen(
+    shared: &Arc<Shared>,
+    address: SocketAddr,
+    serves: Serves,
+    stop: CancellationToken,
+) -> io::Result<Task> {
+    let listener = bind::listen(address)?;
+    Ok(Box::pin(accept(Arc::clone(shared), listener, serves, stop)))
 }
 
 /// Accepts clients until told to stop, then waits for their streams.
 async fn accept(
     shared: Arc<Shared>,
     listener: TcpListener,
-    serves: (Callee, PortKey),
+    serves: Serves,
     stop: CancellationToken,
 ) {
     let mut clients = JoinSet::new();

@@ -13,7 +13,7 @@ use super::{Shared, stream};
 use crate::catalog::{Caller, LocalExport};
 use crate::clock;
 use crate::drain::{Phase, Watch};
-use crate::model::{HostLabel, PortKey, ServiceKey};
+use crate::model::{ClusterId, HostLabel, PortKey, Protocol, ServiceKey};
 use crate::routes::RouteTable;
 use crate::tls;
 use crate::wire::frame::{Acceptor, Asked, Control, MAX_EARLY, Open, Ready, Verdict};
@@ -114,7 +114,7 @@ async fn idle(shared: &Shared, conn: &mut Session, drain: &mut Draining) -> Opti
 }
 
 /// What an `OPEN` is to be served with.
-enum Grant {
+pub(super) enum Grant {
     Backends(Arc<RouteTable>, ServiceKey, PortKey, Option<HostLabel>),
     Echo,
 }
@@ -124,7 +124,9 @@ impl Shared {
     async fn answer(&self, mut conn: Session, open: Open, drain: &mut Draining) -> Option<Session> {
         let begun = clock::now();
         let decided = match drain.watch.phase() {
-            Phase::Serving | Phase::Announced => self.decide(&conn, &open),
+            Phase::Serving | Phase::Announced => {
+                self.decide(conn.peer.cluster(), &open, Protocol::Tcp)
+            }
             Phase::Draining | Phase::Forced => Err(Verdict::Draining),
         };
         let granted = match decided {
@@ -156,9 +158,14 @@ impl Shared {
         }
     }
 
-    /// Whether this caller may have what it asks for. A name that is not exported and one that
+    /// Whether this caller may have what it asks for, of the protocol that its connection carries. A name that is not exported and one that
     /// is not for this caller take the same way to the same answer.
-    fn decide(&self, conn: &Session, open: &Open) -> Result<Grant, Verdict> {
+    pub(super) fn decide(
+        &self,
+        peer: &ClusterId,
+        open: &Open,
+        carries: Protocol,
+    ) -> Result<Grant, Verdict> {
         if open.asked == Asked::Echo {
             return Ok(Grant::Echo);
         }
@@ -169,7 +176,7 @@ impl Shared {
             Asked::Echo | Asked::Nothing => return Err(Verdict::NotExported),
         };
         let caller = Caller {
-            cluster: conn.peer.cluster(),
+            cluster: peer,
             namespace: open.client.namespace.as_deref(),
             service_account: open.client.service_account.as_deref(),
         };
@@ -177,6 +184,7 @@ impl Shared {
             export.clusters.allows(caller.cluster)
                 && export.allow.allows(caller)
                 && export.export.port(*port).is_some()
+                && port.protocol == carries
                 && open.hops <= MOST_HOPS
         };
         match table.local_export(key).map(allows) {

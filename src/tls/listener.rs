@@ -63,7 +63,7 @@ pub struct Accepted {
 pub struct Handlers {
     /// Control sessions.
     pub control: mpsc::Sender<Accepted>,
-    /// Data connections, probes among them.
+    /// Data connections, probes among them, and datagram connections.
     pub data: mpsc::Sender<Accepted>,
     /// Connections of the own cluster's other replicas, where it has any.
     pub sibling: Option<mpsc::Sender<Accepted>>,
@@ -301,9 +301,9 @@ impl Reception {
         let (kind, remote) = (accepted.kind, accepted.remote);
         let handler = match kind {
             Kind::Control => Some(&self.handlers.control),
-            Kind::Data => Some(&self.handlers.data),
+            Kind::Data | Kind::Udp => Some(&self.handlers.data),
             Kind::Sibling => self.handlers.sibling.as_ref(),
-            Kind::Udp | Kind::Park | Kind::Join => None,
+            Kind::Park | Kind::Join => None,
         };
         let Some(handler) = handler else {
             return self.refuse(Refusal::Alpn, remote, "nothing here serves its protocol");

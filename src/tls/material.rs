@@ -30,7 +30,7 @@ use crate::clock;
 use crate::model::ClusterId;
 
 /// The kinds that this version serves.
-pub(super) const SERVED: [Kind; 3] = [Kind::Control, Kind::Data, Kind::Sibling];
+pub(super) const SERVED: [Kind; 4] = [Kind::Control, Kind::Data, Kind::Udp, Kind::Sibling];
 
 /// Wall time for certificates, from the one place where it is read.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ from tools import until
 
 NEEDS = ("mesh", "shop")
 IP, DNS, PLAN = "#clustersetip", "#dns", "#test-plan"
+DATAGRAMS = {"name": "datagrams", "port": 53, "protocol": "UDP", "targetPort": 8080}
 
 
 @check("mcs-calls-importing-only", kep=PLAN, modes=MODES, needs=NEEDS)
@@ -24,6 +25,27 @@ def importing_only(context):
                 seen = caller.once(ip, 80)
                 context.expect(shop.who(seen) is exporter, f"from {caller.name} to {ip}: {seen}")
                 context.expect(seen["port"] == 8080, f"answered at the target port {seen['port']}")
+
+
+@check("mcs-udp-answers", kep=IP, modes=MODES, needs=NEEDS)
+def udp_answers(context):
+    """A UDP port of an import is answered by pods of the other cluster, from every node, in each family, each way;
+    of 100 new clients none is left without an answer."""
+    shop, near, far = stage(context)
+    for exporter, importer in ((far, near), (near, far)):
+        name = f"udp-{exporter.name}"
+        shop.offer(exporter, name, ports=(WEB, DATAGRAMS))
+        # Ready: the gateways have opened what stands for the port, and nobody called it before.
+        for ip in shop.until_import(importer, name, within=15)["spec"]["ips"]:
+            until(f"a datagram of {importer.name} answered through {ip}", 10, lambda at=ip: shop.who(
+                shop.callers[importer].once(at, 53, "udp", timeout="1s")) is exporter)
+            for caller in shop.on_nodes(importer):
+                seen = caller.once(ip, 53, "udp")
+                context.expect(shop.who(seen) is exporter, f"from {caller.name} to {ip}: {seen}")
+                context.expect(seen["port"] == 8080, f"answered at the target port {seen['port']}")
+            seen = shop.answers(importer, ip, 53, count=100, rate=50, protocol="udp")
+            unanswered = [record for record in seen if shop.who(record) is not exporter]
+            context.figure(f"clients of {importer.name} unanswered through {ip}, of 100", len(unanswered), "", "= 0")
 
 
 @check("mcs-calls-every-pod", kep=IP, modes=("identical", "flat"), needs=NEEDS)

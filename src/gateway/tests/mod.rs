@@ -2,6 +2,7 @@
 
 mod affinity;
 mod backends;
+mod datagrams;
 mod drain;
 mod early;
 mod ends;
@@ -24,12 +25,12 @@ use tokio::net::{TcpListener, TcpStream};
 /// Longer than anything here takes on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-async fn soon<T>(future: impl Future<Output = T>) -> T {
+pub(in crate::gateway) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("it happens")
 }
 
 /// Waits until the test holds.
-async fn until(mut test: impl FnMut() -> bool) {
+pub(in crate::gateway) async fn until(mut test: impl FnMut() -> bool) {
     soon(async {
         while !test() {
             tokio::time::sleep(Duration::from_millis(5)).await;

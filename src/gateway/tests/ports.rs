@@ -37,11 +37,10 @@ fn set(ports: &[u16]) -> OpenPorts {
     ports.iter().map(|port| (Protocol::Tcp, number(*port))).collect()
 }
 
-/// Writes these TCP ports into the book, all for the one service, and one of UDP.
+/// Writes these TCP ports into the book, all for the one service.
 fn book(site: &mut Site, ports: &[u16]) {
     let tcp = ports.iter().map(|port| (Protocol::Tcp, number(*port)));
-    let all = tcp.chain([(Protocol::Udp, number(53))]);
-    site.table.ports = Arc::new(all.map(|at| (at, (key().into(), port_key()))).collect());
+    site.table.ports = Arc::new(tcp.map(|at| (at, (key().into(), port_key()))).collect());
     site.publish();
 }
 

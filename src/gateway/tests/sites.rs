@@ -103,6 +103,15 @@ impl Site {
     }
 
     pub(super) fn with_config(mesh: &Mesh, name: &str, loops: Loops, config: Config) -> Self {
+        Self::open(mesh, name, loops, config, Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// A gateway port at this address, no probes.
+    pub(super) fn start_at(mesh: &Mesh, name: &str, address: IpAddr) -> Self {
+        Self::open(mesh, name, Loops::Quiet, Config::default(), address)
+    }
+
+    fn open(mesh: &Mesh, name: &str, loops: Loops, config: Config, address: IpAddr) -> Self {
         let trust = mesh.trust(name);
         let name = ClusterId::parse(name).unwrap();
         let replica = ReplicaId::from_u64(rand::random());
@@ -138,7 +147,7 @@ impl Site {
             },
         );
         let limits = Limits { per_source: 1024, ..Limits::default() };
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let any = SocketAddr::from((address, 0));
         let listener = Listener::bind(any, trust.clone(), limits).unwrap();
         let address = listener.local_addr();
         let (trigger, drain) = drain::channel();
@@ -151,6 +160,8 @@ impl Site {
         tasks.spawn(gateway.clone().run_inbound(accepted, drain.clone()));
         tasks.spawn(gateway.clone().run_outbound(drain.clone()));
         tasks.spawn(gateway.clone().run_pool(drain.clone()));
+        tasks.spawn(gateway.clone().run_udp(drain.clone()));
+        tasks.spawn(gateway.clone().run_udp_upkeep(drain.clone()));
         if loops == Loops::Probing {
             tasks.spawn(gateway.clone().run_probes(drain));
         }

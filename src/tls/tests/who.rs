@@ -211,7 +211,7 @@ async fn each_kind_reaches_its_handler_over_tls_1_3() {
     for cluster in ["paris", "oregon"] {
         assert!(expiry(&port.registry, cluster).is_some(), "{cluster}");
     }
-    assert!(dialer.dial(&paris, port.address, Kind::Udp).await.is_err());
+    assert!(dialer.dial(&paris, port.address, Kind::Park).await.is_err());
     assert_eq!(refusals(&port.registry), [("alpn".to_owned(), 1)]);
 }
 

@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use prost::Message;
 
-use crate::model::{HostLabel, PortKey, PortNumber, Protocol, ReplicaId, ServiceKey, canonical};
+use crate::model::{
+    Callee, HostLabel, PortKey, PortNumber, Protocol, ReplicaId, ServiceKey, canonical,
+};
 
 /// Longest namespace or service account sent or believed, in octets (RFC 1123 subdomain).
 const MAX_ACCOUNT_OCTETS: usize = 253;
@@ -30,6 +32,18 @@ pub enum Asked {
     /// Something that is no name or no port: refused like a name that is not exported, so that
     /// odd spellings learn nothing.
     Nothing,
+}
+
+impl Asked {
+    /// A port of what is called.
+    #[must_use]
+    pub fn of(callee: &Callee, port: PortKey) -> Self {
+        let key = callee.service.clone();
+        match &callee.pod {
+            Some(pod) => Self::Pod(key, pod.hostname.clone(), port),
+            None => Self::Port(key, port),
+        }
+    }
 }
 
 /// The client, as the importing cluster vouches for it.

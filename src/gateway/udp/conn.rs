@@ -1,0 +1,228 @@
+//! One datagram connection between gateways, in either role: whole frames in, a [`Queue`] out.
+//!
+//! It owns no buffers while idle: what comes is read through the thread's scratch, and only a
+//! frame that has come in part is kept. Nothing here knows sessions.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant, SystemTime};
+
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use super::queue::Queue;
+use crate::clock;
+use crate::gateway::memory::with_scratch;
+use crate::tls::{self, PeerIdentity};
+use crate::wire::datagram::{self, Frame};
+
+/// How long unacknowledged octets may wait: the reader at the other end never pauses.
+const USER_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the goodbye.
+const CLOSE_TIME: Duration = Duration::from_millis(200);
+/// A buffer larger than this is not kept for the next octets.
+const KEPT_OCTETS: usize = 64 * 1024;
+
+/// Why a connection is of no more use.
+#[derive(Debug, Error)]
+pub(super) enum Error {
+    /// It ended.
+    #[error("the connection ended")]
+    Ended,
+    /// It broke.
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+    /// The peer sent what is no frame, or one at the wrong time.
+    #[error(transparent)]
+    Frame(#[from] datagram::Error),
+    /// The peer asks and asks and does not read.
+    #[error("the peer does not read its answers")]
+    Flooded,
+}
+
+/// A framed connection.
+#[derive(Debug)]
+pub(super) struct Conn {
+    stream: Box<tls::Stream>,
+    /// A frame that has come in part.
+    rest: Vec<u8>,
+    out: Vec<u8>,
+    written: usize,
+    /// Who is at the other end.
+    pub(super) peer: PeerIdentity,
+    /// When the first of both leaves ends.
+    expires: SystemTime,
+    /// When anything was last read.
+    pub(super) heard: Instant,
+}
+
+impl Conn {
+    /// Takes over a connection whose handshake is done. `own_expiry` is that of the leaf shown to
+    /// the peer.
+    pub(super) fn new(stream: tls::Stream, peer: PeerIdentity, own_expiry: SystemTime) -> Self {
+        if let Err(error) = tls::set_user_timeout(&stream, Some(USER_TIMEOUT)) {
+            tracing::debug!(%error, "cannot set TCP_USER_TIMEOUT");
+        }
+        Self {
+            stream: Box::new(stream),
+            rest: Vec::new(),
+            out: Vec::new(),
+            written: 0,
+            expires: peer.expires().min(own_expiry),
+            peer,
+            heard: clock::now(),
+        }
+    }
+
+    /// Whether a leaf that made it has ended.
+    pub(super) fn is_expired(&self, wall: SystemTime) -> bool {
+        self.expires <= wall
+    }
+
+    /// Writes what waits and hands every frame that has come to `on_frame`, in order. Ready only
+    /// when it is over.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        queue: &Queue,
+        mut on_frame: impl FnMut(Frame<'_>) -> Result<(), Error>,
+    ) -> Poll<Error> {
+        queue.watch(cx.waker());
+        if let Poll::Ready(Err(error)) = self.poll_write(cx, queue) {
+            return Poll::Ready(error.into());
+        }
+        match self.poll_read(cx, &mut on_frame) {
+            Poll::Ready(Ok(never)) => match never {},
+            Poll::Ready(Err(error)) => Poll::Ready(error),
+            Poll::Pending if queue.is_flooded() => Poll::Ready(Error::Flooded),
+            // Reading may have queued answers.
+            Poll::Pending => match self.poll_write(cx, queue) {
+                Poll::Ready(Err(error)) => Poll::Ready(error.into()),
+                _ => Poll::Pending,
+            },
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, queue: &Queue) -> Poll<io::Result<()>> {
+        loop {
+            while self.written < self.out.len() {
+                let rest = &self.out[self.written..];
+                match ready!(Pin::new(&mut *self.stream).poll_write(cx, rest))? {
+                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    count => self.written += count,
+                }
+            }
+            self.written = 0;
+            let mut empty = std::mem::take(&mut self.out);
+            empty.clear();
+            if empty.capacity() > KEPT_OCTETS {
+                empty = Vec::new();
+            }
+            self.out = queue.take(empty);
+            if self.out.is_empty() {
+                return Pin::new(&mut *self.stream).poll_flush(cx);
+            }
+        }
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        on_frame: &mut impl FnMut(Frame<'_>) -> Result<(), Error>,
+    ) -> Poll<Result<std::convert::Infallible, Error>> {
+        loop {
+            let Self { stream, rest, heard, .. } = self;
+            let read = with_scratch(|scratch| {
+                let mut buffer = ReadBuf::new(scratch);
+                ready!(Pin::new(&mut **stream).poll_read(cx, &mut buffer))?;
+                let came = buffer.filled();
+                if came.is_empty() {
+                    return Poll::Ready(Err(Error::Ended));
+                }
+                *heard = clock::now();
+                Poll::Ready(frames(rest, came, on_frame))
+            });
+            ready!(read)?;
+        }
+    }
+
+    /// Closes so that what was queued last arrives, within a bounded time.
+    pub(super) async fn close(mut self, queue: &Queue) {
+        let goodbye = async {
+            std::future::poll_fn(|cx| self.poll_write(cx, queue)).await?;
+            self.stream.shutdown().await
+        };
+        // However it ends, it is over.
+        let _ended = tokio::time::timeout(CLOSE_TIME, goodbye).await;
+    }
+}
+
+/// Hands on every whole frame of what is left from before and what came; keeps the rest.
+fn frames(
+    rest: &mut Vec<u8>,
+    came: &[u8],
+    on_frame: &mut impl FnMut(Frame<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    if rest.is_empty() {
+        let at = each(came, on_frame)?;
+        rest.extend_from_slice(&came[at..]);
+        return Ok(());
+    }
+    rest.extend_from_slice(came);
+    let at = each(rest, on_frame)?;
+    rest.drain(..at);
+    if rest.is_empty() {
+        *rest = Vec::new();
+    }
+    Ok(())
+}
+
+/// How many octets whole frames took.
+fn each(
+    octets: &[u8],
+    on_frame: &mut impl FnMut(Frame<'_>) -> Result<(), Error>,
+) -> Result<usize, Error> {
+    let mut at = 0;
+    while let Some((frame, took)) = datagram::next(&octets[at..])? {
+        at += took;
+        on_frame(frame)?;
+    }
+    Ok(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn frames_come_out_whole_and_in_order_however_they_were_cut(
+            datagrams in proptest::collection::vec(0_usize..3_000, 1..20),
+            cuts in proptest::collection::vec(1_usize..4_000, 1..20),
+        ) {
+            let mut octets = Vec::new();
+            for (number, length) in (1_u32..).zip(&datagrams) {
+                datagram::encode(number, &vec![7; *length], &mut octets);
+            }
+            let (mut rest, mut seen, mut at) = (Vec::new(), Vec::new(), 0);
+            for cut in cuts.iter().cycle() {
+                let end = octets.len().min(at + cut);
+                frames(&mut rest, &octets[at..end], &mut |frame| {
+                    let Frame::Datagram(number, datagram) = frame else { panic!("{frame:?}") };
+                    seen.push((number, datagram.len()));
+                    Ok(())
+                })
+                .unwrap();
+                at = end;
+                if at == octets.len() {
+                    break;
+                }
+            }
+            prop_assert!(rest.is_empty());
+            prop_assert_eq!(seen, (1..).zip(datagrams).collect::<Vec<_>>());
+        }
+    }
+}

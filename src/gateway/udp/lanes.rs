@@ -1,0 +1,227 @@
+//! The datagram connections to every peer: two per replica, made when a session needs them, closed
+//! when none has for a while.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+
+use super::conn::{Conn, Error};
+use super::lane::Lane;
+use super::queue::Queue;
+use crate::clock;
+use crate::gateway::Shared;
+use crate::health::Target;
+use crate::model::{ClusterId, ReplicaId};
+use crate::tls::Kind;
+use crate::wire::datagram::{Opener, OpenerEvent};
+use crate::wire::frame::{Control, Ready};
+
+/// Connections to one replica: a loss on one of them holds up half of the sessions only.
+pub(super) const PER_REPLICA: usize = 2;
+/// How long a fresh connection may take to say `READY`.
+const READY_PATIENCE: Duration = Duration::from_secs(3);
+/// Wishes for more connections that are not looked at yet.
+const WISHES: usize = 256;
+
+/// A connection that is missing.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Missing {
+    /// To whom.
+    pub(super) peer: ClusterId,
+    /// Where to dial.
+    pub(super) address: SocketAddr,
+    /// Which replica is meant, where one is known.
+    pub(super) replica: Option<ReplicaId>,
+}
+
+#[derive(Debug, Default)]
+struct PeerLanes {
+    lanes: Vec<Arc<Lane>>,
+    /// When a dial last came to nothing.
+    failed: Option<Instant>,
+}
+
+/// The datagram connections to every peer.
+#[derive(Debug)]
+pub(in crate::gateway) struct Lanes {
+    peers: Mutex<HashMap<ClusterId, PeerLanes>>,
+    /// Rises with every dial that ended and every connection that did.
+    changed: watch::Sender<u64>,
+    wishes: mpsc::Sender<Missing>,
+    wished: Mutex<Option<mpsc::Receiver<Missing>>>,
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        let (wishes, wished) = mpsc::channel(WISHES);
+        Self {
+            peers: Mutex::default(),
+            changed: watch::channel(0).0,
+            wishes,
+            wished: Mutex::new(Some(wished)),
+        }
+    }
+}
+
+impl Lanes {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ClusterId, PeerLanes>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The wishes; for the one task that fulfils them.
+    pub(super) fn wished(&self) -> Option<mpsc::Receiver<Missing>> {
+        self.wished.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// How many connections there are that would do.
+    pub(super) fn count(&self, missing: &Missing) -> usize {
+        let meant = |lane: &&Arc<Lane>| {
+            lane.is_open()
+                && lane.target.address == missing.address
+                && missing.replica.is_none_or(|replica| replica == lane.target.replica)
+        };
+        let peers = self.lock();
+        peers.get(&missing.peer).map_or(0, |peer| peer.lanes.iter().filter(meant).count())
+    }
+
+    /// Takes in a new connection, unless its replica has all it may.
+    pub(super) fn add(&self, lane: &Arc<Lane>) -> bool {
+        let mut peers = self.lock();
+        let peer = peers.entry(lane.target.peer.clone()).or_default();
+        let same = |other: &&Arc<Lane>| other.is_open() && other.target == lane.target;
+        let room = peer.lanes.iter().filter(same).count() < PER_REPLICA;
+        if room {
+            peer.lanes.push(Arc::clone(lane));
+        }
+        drop(peers);
+        self.changed.send_modify(|count| *count += 1);
+        room
+    }
+
+    /// A dial came to nothing.
+    pub(super) fn failed(&self, peer: &ClusterId) {
+        self.lock().entry(peer.clone()).or_default().failed = Some(clock::now());
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// A connection is over.
+    pub(super) fn remove(&self, lane: &Lane) {
+        if let Some(peer) = self.lock().get_mut(&lane.target.peer) {
+            peer.lanes.retain(|other| other.number != lane.number);
+        }
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Forgets peers that are none any more and have no connection.
+    pub(super) fn forget(&self, is_peer: impl Fn(&ClusterId) -> bool) {
+        self.lock().retain(|peer, lanes| is_peer(peer) || !lanes.lanes.is_empty());
+    }
+
+    /// The connection with the fewest sessions to the first of these targets that has one; none
+    /// given, to any.
+    fn pick(&self, peer: &ClusterId, targets: &[Target]) -> Option<Arc<Lane>> {
+        let peers = self.lock();
+        let open = || peers.get(peer).into_iter().flat_map(|p| &p.lanes).filter(|l| l.is_open());
+        let least = |lane: &&Arc<Lane>| lane.sessions();
+        if targets.is_empty() {
+            return open().min_by_key(least).cloned();
+        }
+        let to = |target: &Target| open().filter(|l| l.target == *target).min_by_key(least);
+        targets.iter().find_map(to).cloned()
+    }
+
+    fn failed_since(&self, peer: &ClusterId, begun: Instant) -> bool {
+        let failed = self.lock().get(peer).and_then(|peer| peer.failed);
+        failed.is_some_and(|failed| failed >= begun)
+    }
+
+    /// Whether a session would find a connection at once.
+    pub(super) fn is_ready(&self, peer: &ClusterId) -> bool {
+        self.pick(peer, &[]).is_some()
+    }
+}
+
+impl Shared {
+    /// A connection to the replica that is chosen for a new session, as soon as there is one;
+    /// `None`: it cannot be had now.
+    pub(super) async fn lane(&self, peer: &ClusterId) -> Option<Arc<Lane>> {
+        let lanes = &self.udp.lanes;
+        let (begun, mut changed) = (clock::now(), lanes.changed.subscribe());
+        loop {
+            let choice = self.choose(peer);
+            let address = choice.addresses.first().copied();
+            let first = choice.targets.first();
+            if let Some(address) = first.map(|target| target.address).or(address) {
+                let replica = first.map(|target| target.replica);
+                let missing = Missing { peer: peer.clone(), address, replica };
+                if lanes.count(&missing) < PER_REPLICA {
+                    // Full: whoever reads it is at it.
+                    let _full = lanes.wishes.try_send(missing);
+                }
+            }
+            if let Some(lane) = lanes.pick(peer, &choice.targets) {
+                return Some(lane);
+            }
+            if address.is_none() || lanes.failed_since(peer, begun) {
+                return None;
+            }
+            changed.changed().await.ok()?;
+        }
+    }
+
+    /// Dials a datagram connection and waits for its `READY`. Health is told nothing: it probes
+    /// data connections, and a peer of an earlier version has none of these.
+    pub(super) async fn dial_lane(&self, missing: &Missing) -> Option<(Lane, Conn)> {
+        let Missing { peer, address, .. } = missing;
+        let dialed = match self.dialer.dial(peer, *address, Kind::Udp).await {
+            Ok(dialed) => dialed,
+            Err(error) => {
+                tracing::debug!(%peer, %address, %error, "no datagram connection");
+                return None;
+            }
+        };
+        let mut conn = self.datagrams(dialed.stream, dialed.peer);
+        let mut opener = Opener::default();
+        let told = tokio::time::timeout(READY_PATIENCE, ready(&mut conn, &mut opener));
+        match told.await {
+            Ok(Ok(Ready { replica })) => {
+                let target = Target { peer: peer.clone(), address: *address, replica };
+                Some((Lane::new(target, opener), conn))
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%peer, %address, %error, "a datagram connection was refused");
+                None
+            }
+            Err(_) => {
+                tracing::debug!(%peer, %address, "a datagram connection never became ready");
+                None
+            }
+        }
+    }
+}
+
+async fn ready(conn: &mut Conn, opener: &mut Opener) -> Result<Ready, Error> {
+    let (queue, mut said) = (Queue::default(), None);
+    poll_fn(|cx| {
+        let polled = conn.poll(cx, &queue, |frame| {
+            match opener.on(frame)? {
+                OpenerEvent::Ready(ready) => said = Some(ready),
+                OpenerEvent::Ping(number) => queue.control(&Control::Pong(number)),
+                // A drain is said again by data connections, whose probes hear it.
+                _ => {}
+            }
+            Ok(())
+        });
+        match (polled, said) {
+            (Poll::Ready(error), _) => Poll::Ready(Err(error)),
+            (Poll::Pending, Some(ready)) => Poll::Ready(Ok(ready)),
+            (Poll::Pending, None) => Poll::Pending,
+        }
+    })
+    .await
+}
