@@ -21,6 +21,7 @@ mod client;
 mod conn;
 mod descriptors;
 mod ends;
+mod guests;
 mod inbound;
 mod live;
 mod memory;
@@ -47,7 +48,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use socket2::SockRef;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::metrics::Metrics;
@@ -82,6 +83,8 @@ pub struct Config {
     /// Streams from clients, and as many again from peers; the descriptor limit may allow
     /// fewer.
     pub most_streams: usize,
+    /// Idle connections that one peer may keep here; the descriptor limit may allow fewer.
+    pub idle_per_peer: usize,
     /// Bytes that all streams together hold unwritten before reads shrink.
     pub buffered_bytes: usize,
 }
@@ -92,6 +95,7 @@ impl Default for Config {
             outbound: true,
             listen_on: ListenOn::default(),
             most_streams: 10_000,
+            idle_per_peer: 1_024,
             buffered_bytes: 64 * 1024 * 1024,
         }
     }
@@ -148,8 +152,8 @@ struct Shared {
     streams: Arc<live::Streams>,
     allowances: allowance::Allowances,
     budget: memory::Budget,
-    clients: descriptors::Cap,
-    peers: Arc<Semaphore>,
+    places: descriptors::Places,
+    guests: Arc<guests::Guests>,
     /// The drain's deadline has passed for clients.
     forced: CancellationToken,
     loose: mpsc::Sender<attempt::Loose>,
@@ -186,7 +190,8 @@ impl Gateway {
     #[must_use]
     pub fn new(config: Config, context: Context) -> Self {
         let (loose, loose_ends) = mpsc::channel(LOOSE_ENDS);
-        let clients = descriptors::Cap::new(config.most_streams);
+        let places = descriptors::Places::new(config.most_streams);
+        let guests = guests::Guests::new(config.idle_per_peer, places.limit());
         Self {
             shared: Arc::new(Shared {
                 config,
@@ -205,8 +210,8 @@ impl Gateway {
                 streams: Arc::default(),
                 allowances: allowance::Allowances::default(),
                 budget: memory::Budget::new(config.buffered_bytes),
-                peers: Arc::new(Semaphore::new(clients.most())),
-                clients,
+                places,
+                guests: Arc::new(guests),
                 forced: CancellationToken::new(),
                 loose,
                 loose_ends: Mutex::new(Some(loose_ends)),

@@ -117,7 +117,7 @@ impl Listeners {
             keep
         });
         self.failed.retain(|address, _| wanted.contains_key(address));
-        self.shared.clients.set_listeners(wanted.len());
+        self.shared.places.set_listeners(wanted.len());
         for (address, serves) in wanted {
             let waits = self.failed.get(&address).is_some_and(|(_, at)| *at > clock::now());
             if !waits && !self.open.contains_key(&address) {
@@ -238,7 +238,7 @@ async fn accept(
                     // Thousands of listeners share the permits, so one is taken only for a
                     // client that is there; the others of this port wait in the kernel.
                     let permit = tokio::select! {
-                        Some(permit) = shared.clients.permit() => permit,
+                        Some(permit) = shared.places.client() => permit,
                         () = stop.cancelled() => break,
                     };
                     let (key, port) = serves.clone();

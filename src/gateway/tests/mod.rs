@@ -3,6 +3,7 @@
 mod drain;
 mod ends;
 mod fakes;
+mod hostile;
 mod memory;
 mod ports;
 mod probing;
