@@ -21,6 +21,8 @@ use crate::{Scene, from};
 /// Sources of a flood, and connections that each keeps open.
 const SOURCES: u8 = 64;
 const PER_SOURCE: u8 = 24;
+/// Before one that was thrown out is back.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Services that one peer claims to have.
 const SERVICES: u32 = 1_000_000;
 const PER_CHUNK: u32 = 500;
@@ -62,7 +64,7 @@ fn flood(scene: &Scene, octets: &'static [u8]) -> JoinSet<()> {
                         // Until it is thrown out.
                         let _ended = stream.read(&mut [0]).await;
                     }
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    tokio::time::sleep(AGAIN_AFTER).await;
                 }
             });
         }
