@@ -149,6 +149,98 @@ async fn p06_a_second_signal_ends_at_once() {
     assert!(clock::now() - second < Duration::from_secs(3), "the second signal was waited on");
 }
 
+/// The program behind a limit on its open files.
+fn with_few_descriptors(world: &World, most: u32) -> String {
+    let path = world.path().join("few-descriptors");
+    let text = format!("#!/bin/sh\nulimit -n {most} && exec '{BINARY}' \"$@\"\n");
+    fs::write(&path, text).expect("the disk takes it");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("the disk takes it");
+    path.to_str().expect("a path in ASCII").to_owned()
+}
+
+fn descriptors(agent: &Process) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", agent.pid())).expect("it lives").count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p09_without_descriptors_it_waits_quietly_and_recovers() {
+    const MOST: usize = 220;
+    let world = World::new(&["paris"]);
+    let echo = Backend::echo(loopback()).await;
+    world.export("paris", "shop/web", 80, &[echo.address]);
+    let config = world.write_config("paris", |_| Vec::new());
+    let binary = with_few_descriptors(&world, u32::try_from(MOST).unwrap());
+    let mut paris = Process::start(&binary, &config, world.admin("paris"));
+    paris.ready(PATIENCE).await;
+    let service = until(&paris, "an address", |s| !s.ips.is_empty()).await;
+    let mut held = TcpStream::connect((service.ips[0], 80)).await.unwrap();
+    held.write_all(b"x").await.unwrap();
+    held.read_exact(&mut [0]).await.unwrap();
+
+    // More than it has descriptors for, on three of its ports; questions keep those of DNS open.
+    let question = [&[0, 17, 0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], &[0, 0, 1, 0, 1]].concat();
+    let mut flood = Vec::new();
+    for _ in 0..MOST {
+        let mut stream = TcpStream::connect(world.dns("paris")).await.unwrap();
+        stream.write_all(&question).await.unwrap();
+        flood.push(stream);
+        flood.push(TcpStream::connect(world.gateway("paris")).await.unwrap());
+    }
+    let deadline = clock::now() + PATIENCE;
+    while descriptors(&paris) + 2 < MOST {
+        assert!(clock::now() < deadline, "{} descriptors in use", descriptors(&paris));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (before, began) = (paris.cpu(), clock::now());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let (used, passed) = (paris.cpu() - before, clock::now() - began);
+    held.write_all(b"y").await.unwrap();
+    held.read_exact(&mut [0]).await.unwrap();
+    assert!(used < passed / 10, "{used:?} of CPU in {passed:?} without descriptors");
+
+    drop(flood);
+    until(&paris, "it answers again", |_| true).await;
+    let mut again = TcpStream::connect((service.ips[0], 80)).await.unwrap();
+    again.write_all(b"z").await.unwrap();
+    again.read_exact(&mut [0]).await.unwrap();
+    assert!(dns_query(world.dns("paris"), DNS_NAME).await.is_ok());
+    held.write_all(b"y").await.unwrap();
+    held.read_exact(&mut [0]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p08_streams_that_nobody_reads_stay_below_the_stated_memory() {
+    const STREAMS: u64 = 300;
+    let world = World::new(&["paris", "oregon"]);
+    // Says as much as it can to whoever comes.
+    let talker = Backend::start(loopback(), |mut stream| async move {
+        let much = vec![7; 1 << 20];
+        while stream.write_all(&much).await.is_ok() {}
+    })
+    .await;
+    world.export("oregon", "shop/web", 80, &[talker.address]);
+    let (mut paris, mut oregon) = (start(&world, "paris"), start(&world, "oregon"));
+    paris.ready(PATIENCE).await;
+    oregon.ready(PATIENCE).await;
+    let service = until(&paris, "oregon leads", |s| leader(s) == Some("oregon")).await;
+    let idle = [&paris, &oregon].map(Process::resident_kib);
+    let mut clients = Vec::new();
+    for _ in 0..STREAMS {
+        let mut client = TcpStream::connect((service.ips[0], 80)).await.unwrap();
+        client.read_exact(&mut [0]).await.unwrap();
+        clients.push(client);
+    }
+    // Everything on the way fills up.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for (agent, idle) in [&paris, &oregon].into_iter().zip(idle) {
+        let (now, most) = (agent.resident_kib(), idle + 16 * STREAMS + 128 * 1024);
+        assert!(now <= most, "{now} KiB with {STREAMS} stuck streams; {idle} KiB before");
+    }
+    drop(clients);
+    let mut client = TcpStream::connect((service.ips[0], 80)).await.unwrap();
+    client.read_exact(&mut [0]).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn p11_damaged_state_is_ignored_and_the_agent_starts_cold() {
     let world = World::new(&["paris"]);

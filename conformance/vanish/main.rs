@@ -5,6 +5,7 @@
 mod after;
 mod before;
 mod crossing;
+mod families;
 mod hostile;
 mod panics;
 mod replicas;

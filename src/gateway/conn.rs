@@ -10,8 +10,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::FutureExt as _;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 
 use super::memory::with_scratch;
 use super::role::{Event, Role};
@@ -131,6 +132,12 @@ impl<R: Role> Conn<R> {
         if let Err(error) = tls::set_user_timeout(&self.stream, timeout) {
             tracing::debug!(%error, "cannot set TCP_USER_TIMEOUT");
         }
+    }
+
+    /// Whether the other side's kernel has ended it: known even while nothing is read.
+    pub(super) fn is_left(&self) -> bool {
+        let ready = self.stream.get_ref().0.ready(Interest::READABLE).now_or_never();
+        matches!(ready, Some(Ok(ready)) if ready.is_read_closed())
     }
 
     /// Puts a control frame into the queue.

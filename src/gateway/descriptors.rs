@@ -1,4 +1,8 @@
-//! The descriptor limit, raised as far as the system lets us, and the cap of streams under it.
+//! The descriptor limit, raised as far as the system lets us, and the caps of streams under it.
+//!
+//! Clients and peers are counted apart, and all of them together fit into the limit: each side
+//! has some places for itself, and the rest are for whoever comes. So neither can starve the
+//! other, and one that is alone gets nearly all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,8 +16,12 @@ const KEPT: usize = 1_000;
 const PER_STREAM: usize = 2;
 /// UDP sessions may take this part of the descriptors.
 const SESSIONS_SHARE: usize = 4;
-/// However low the limit, some streams are tried.
+/// However low the limit, some streams are tried on each side.
 const LEAST: usize = 16;
+/// Of all places one in so many at least is for clients alone, and one for peers alone.
+const RESERVED: usize = 20;
+/// Listeners that the sides' own places leave room for.
+const LISTENERS: usize = 1_000;
 /// Where the system has no limit.
 const UNLIMITED: u64 = 1 << 20;
 
@@ -30,10 +38,9 @@ pub(super) fn raise() -> usize {
     usize::try_from(limit.min(UNLIMITED)).unwrap_or(usize::MAX)
 }
 
-/// Streams under a descriptor limit with so many listeners.
-fn streams(configured: usize, limit: usize, listeners: usize) -> usize {
-    let left = limit.saturating_sub(listeners).saturating_sub(KEPT) / PER_STREAM;
-    configured.min(left).max(LEAST)
+/// Streams of both sides together under a descriptor limit with so many listeners.
+fn total(limit: usize, listeners: usize) -> usize {
+    (limit.saturating_sub(listeners).saturating_sub(KEPT) / PER_STREAM).max(2 * LEAST)
 }
 
 /// UDP sessions under a descriptor limit.
@@ -41,40 +48,77 @@ fn sessions(configured: usize, limit: usize) -> usize {
     configured.min(limit / SESSIONS_SHARE).max(LEAST)
 }
 
-/// The cap of streams from clients.
+/// Places that each side has for itself: all it may have where there is room for both.
+fn reserved(configured: usize, total: usize) -> usize {
+    let unclaimed = total.saturating_sub(configured);
+    (total / RESERVED).max(unclaimed).max(LEAST).min(configured)
+}
+
+/// Places for whoever comes.
+fn common(configured: usize, total: usize, reserved: usize) -> usize {
+    total.saturating_sub(2 * reserved).min(configured - reserved)
+}
+
+/// The places for streams.
 #[derive(Debug)]
-pub(super) struct Cap {
+pub(super) struct Places {
     configured: usize,
     limit: usize,
-    most: AtomicUsize,
-    permits: Arc<Semaphore>,
+    reserved: usize,
+    common_now: AtomicUsize,
+    common: Arc<Semaphore>,
+    clients: Arc<Semaphore>,
+    peers: Arc<Semaphore>,
     /// That streams are fewer than configured was said: each further listener takes a little more.
     warned: AtomicBool,
 }
 
-impl Cap {
-    /// Raises the limit and says what it gives.
+impl Places {
+    /// Raises the limit and says what it gives: so many streams from clients and as many from
+    /// peers, as far as it goes.
     pub(super) fn new(configured: usize) -> Self {
-        let limit = raise();
-        let most = streams(configured, limit, 0);
-        if most < configured {
+        Self::under(configured, raise())
+    }
+
+    fn under(configured: usize, limit: usize) -> Self {
+        let configured = configured.max(1);
+        let total = total(limit, 0);
+        let reserved = reserved(configured, self::total(limit, LISTENERS));
+        let common = common(configured, total, reserved);
+        let places = Self {
+            configured,
+            limit,
+            reserved,
+            common_now: AtomicUsize::new(common),
+            common: Arc::new(Semaphore::new(common)),
+            clients: Arc::new(Semaphore::new(reserved)),
+            peers: Arc::new(Semaphore::new(reserved)),
+            warned: AtomicBool::new(reserved + common < configured),
+        };
+        let streams = places.most();
+        if streams < configured {
             tracing::warn!(
                 descriptors = limit,
-                streams = most,
+                streams,
+                together = 2 * reserved + common,
                 configured,
                 "the descriptor limit allows fewer streams than configured; raise LimitNOFILE"
             );
         } else {
-            tracing::info!(descriptors = limit, streams = most, "descriptor limit");
+            let together = 2 * reserved + common;
+            tracing::info!(descriptors = limit, streams, together, "descriptor limit");
         }
-        let permits = Arc::new(Semaphore::new(most));
-        let warned = AtomicBool::new(most < configured);
-        Self { configured, limit, most: AtomicUsize::new(most), permits, warned }
+        places
     }
 
-    /// The cap in force.
-    pub(super) fn most(&self) -> usize {
-        self.most.load(Ordering::Relaxed)
+    /// The descriptor limit in force.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// The cap of either side while the other has no more than its own places.
+    fn most(&self) -> usize {
+        self.reserved + self.common_now.load(Ordering::Relaxed)
     }
 
     /// The cap of UDP sessions of one direction.
@@ -84,28 +128,39 @@ impl Cap {
 
     /// So many listeners are wanted; each takes a descriptor. Called by one task.
     pub(super) fn set_listeners(&self, listeners: usize) {
-        let (before, now) = (self.most(), streams(self.configured, self.limit, listeners));
-        self.most.store(now, Ordering::Relaxed);
+        let before = self.common_now.load(Ordering::Relaxed);
+        let now = common(self.configured, total(self.limit, listeners), self.reserved);
         if now > before {
-            self.permits.add_permits(now - before);
+            self.common.add_permits(now - before);
+            self.common_now.store(now, Ordering::Relaxed);
         } else if now < before {
             // Those in use are not taken away; the cap is then reached a little later.
-            let forgotten = self.permits.forget_permits(before - now);
-            self.most.store(before - forgotten, Ordering::Relaxed);
+            let forgotten = self.common.forget_permits(before - now);
+            self.common_now.store(before - forgotten, Ordering::Relaxed);
             if !self.warned.swap(true, Ordering::Relaxed) {
                 tracing::warn!(
                     descriptors = self.limit,
                     listeners,
-                    streams = before - forgotten,
+                    streams = self.most(),
                     "the listeners leave room for fewer streams; raise LimitNOFILE"
                 );
             }
         }
     }
 
-    /// A place for one stream.
-    pub(super) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.permits).acquire_owned().await.ok()
+    /// A place for a client's stream, as soon as there is one.
+    pub(super) async fn client(&self) -> Option<OwnedSemaphorePermit> {
+        tokio::select! {
+            biased;
+            own = Arc::clone(&self.clients).acquire_owned() => own.ok(),
+            common = Arc::clone(&self.common).acquire_owned() => common.ok(),
+        }
+    }
+
+    /// A place for a peer's stream, if there is one now.
+    pub(super) fn peer(&self) -> Option<OwnedSemaphorePermit> {
+        let own = Arc::clone(&self.peers).try_acquire_owned();
+        own.or_else(|_| Arc::clone(&self.common).try_acquire_owned()).ok()
     }
 }
 
@@ -113,15 +168,49 @@ impl Cap {
 mod tests {
     use super::*;
 
+    /// Each side's cap and both together.
+    fn caps(configured: usize, limit: usize, listeners: usize) -> (usize, usize) {
+        let places = Places::under(configured, limit);
+        places.set_listeners(listeners);
+        (places.most(), places.reserved + places.most())
+    }
+
     #[test]
-    fn the_cap_follows_the_design() {
-        assert_eq!(streams(10_000, 1 << 20, 50), 10_000);
-        assert_eq!(streams(10_000, 20_000, 0), 9_500);
-        assert_eq!(streams(10_000, 20_000, 1_000), 9_000);
-        assert_eq!(streams(10_000, 1_024, 20), LEAST);
+    fn sessions_take_a_quarter_of_the_descriptors() {
         assert_eq!(sessions(16_384, 20_000), 5_000);
         assert_eq!(sessions(16_384, 1 << 20), 16_384);
         assert_eq!(sessions(16_384, 8), LEAST);
+    }
+
+    #[test]
+    fn the_caps_follow_the_design_and_their_sum_fits() {
+        assert_eq!(caps(10_000, 1 << 20, 50), (10_000, 20_000));
+        assert_eq!(caps(10_000, 20_000, 0), (9_050, 9_500));
+        assert_eq!(caps(10_000, 20_000, 1_000), (8_550, 9_000));
+        assert_eq!(caps(10_000, 30_000, 0), (10_000, 14_000));
+        assert_eq!(caps(10_000, 1_024, 20), (LEAST, 2 * LEAST));
+        assert_eq!(caps(4, 1 << 20, 0), (4, 8));
+        for limit in [2_000, 5_000, 20_000, 21_000, 40_000, 41_000, 42_000] {
+            let (_, together) = caps(10_000, limit, 100);
+            assert!(PER_STREAM * together + KEPT + 100 <= limit, "{limit}: {together}");
+        }
+    }
+
+    #[tokio::test]
+    async fn neither_side_takes_the_others_last_places() {
+        let places = Places::under(10_000, 5_000);
+        let mut clients = Vec::new();
+        for _ in 0..places.most() {
+            clients.push(places.client().await.unwrap());
+        }
+        let peers: Vec<_> = std::iter::from_fn(|| places.peer()).collect();
+        assert_eq!(peers.len(), places.reserved);
+        drop(clients);
+        drop(peers);
+        let peers: Vec<_> = std::iter::from_fn(|| places.peer()).collect();
+        assert_eq!(peers.len(), places.most());
+        let waiting = async { places.client().await.map(drop) };
+        assert!(waiting.await.is_some(), "clients have places of their own");
     }
 
     #[test]

@@ -90,6 +90,13 @@ pub(super) fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
+/// Whether the other side has reset it: known even while nothing is read.
+pub(super) fn is_reset(socket: &TcpStream) -> bool {
+    let mut asked = [PollFd::new(socket, PollFlags::empty())];
+    let is_told = poll(&mut asked, Some(&Timespec::default())).is_ok();
+    is_told && asked[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+}
+
 /// Waits, for a bounded time, until nothing unsent is left in the kernel: a reset would throw it
 /// away. With the low mark at one octet the kernel calls a socket writable only then.
 async fn settle(socket: &TcpStream) {

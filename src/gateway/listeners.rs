@@ -137,7 +137,7 @@ impl Listeners {
         self.failed.retain(|address, _| wanted.contains_key(address));
         // Told by one task: of TCP.
         if self.protocol == Protocol::Tcp {
-            self.shared.clients.set_listeners(count(&table, on));
+            self.shared.places.set_listeners(count(&table, on));
         }
         for (address, serves) in wanted {
             let waits = self.failed.get(&address).is_some_and(|(_, at)| *at > clock::now());

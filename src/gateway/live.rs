@@ -1,7 +1,7 @@
 //! The streams that are open now: what they heard, and orders to them.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,8 @@ pub(super) enum Order {
     Ask,
     /// Send `DRAIN` on your own connection (acceptor).
     Drain,
+    /// Look whether whoever sends is still there.
+    Look,
     /// End with a reset.
     Cut(Cut),
 }
@@ -56,6 +58,8 @@ pub(super) struct Live {
     since: Instant,
     /// Milliseconds from `since` to the last time anything was heard.
     heard: AtomicU64,
+    /// A receiver takes nothing, so that its sender is not read either.
+    stuck: AtomicBool,
     orders: AtomicU8,
     told: Notify,
 }
@@ -65,6 +69,7 @@ const CUT_DOWN: u8 = 2;
 const CUT_REVOKED: u8 = 4;
 const CUT_SHUTDOWN: u8 = 8;
 const DRAIN: u8 = 16;
+const LOOK: u8 = 32;
 
 impl Live {
     fn new(
@@ -74,7 +79,8 @@ impl Live {
         since: Instant,
     ) -> Self {
         let (heard, orders) = (AtomicU64::new(0), AtomicU8::new(0));
-        Self { peer, way, port, since, heard, orders, told: Notify::new() }
+        let stuck = AtomicBool::new(false);
+        Self { peer, way, port, since, heard, stuck, orders, told: Notify::new() }
     }
 
     /// Something came at `at`.
@@ -88,11 +94,22 @@ impl Live {
         self.since + Duration::from_millis(self.heard.load(Ordering::Relaxed))
     }
 
+    /// Whether a receiver takes nothing.
+    pub(super) fn note_stuck(&self, stuck: bool) {
+        self.stuck.store(stuck, Ordering::Relaxed);
+    }
+
+    /// Whether a receiver took nothing when it was last tried.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed)
+    }
+
     /// Tells it; orders of one kind are told once.
     pub(super) fn tell(&self, order: Order) {
         let bit = match order {
             Order::Ask => ASK,
             Order::Drain => DRAIN,
+            Order::Look => LOOK,
             Order::Cut(Cut::Down) => CUT_DOWN,
             Order::Cut(Cut::Revoked) => CUT_REVOKED,
             Order::Cut(Cut::Shutdown) => CUT_SHUTDOWN,
@@ -110,6 +127,7 @@ impl Live {
                 (CUT_DOWN, Order::Cut(Cut::Down)),
                 (ASK, Order::Ask),
                 (DRAIN, Order::Drain),
+                (LOOK, Order::Look),
             ];
             let taken = |bit: u8| self.orders.fetch_and(!bit, Ordering::Relaxed) & bit != 0;
             if let Some((_, order)) = bits.into_iter().find(|(bit, _)| taken(*bit)) {

@@ -88,6 +88,7 @@ pub struct Metrics {
     pub(super) pool_idle: GaugeVec,
     pub(super) pool_misses: IntCounterVec,
     pub(super) congestion: IntCounterVec,
+    pub(super) idle_closed: IntCounterVec,
     pub(super) listeners: Gauge,
     pub(super) ejected: Gauge,
     pub(super) ejections: IntCounter,
@@ -139,6 +140,12 @@ impl Metrics {
                 "portolan_tunnels_total",
                 "Connections between gateways made, by congestion control.",
                 &["congestion"],
+            )?,
+            idle_closed: counters(
+                registry,
+                "portolan_idle_closed_total",
+                "Idle connections of a peer that were closed because it kept too many.",
+                &["peer"],
             )?,
             listeners: gauge(
                 registry,

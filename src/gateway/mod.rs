@@ -25,6 +25,7 @@ mod client;
 mod conn;
 mod descriptors;
 mod ends;
+mod guests;
 mod inbound;
 mod listeners;
 mod live;
@@ -55,7 +56,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use socket2::SockRef;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::metrics::Metrics;
@@ -93,6 +94,8 @@ pub struct Config {
     /// UDP sessions of clients, and as many again of peers' clients; no more than a quarter of the
     /// descriptor limit. Each of a peer's takes a local port.
     pub most_sessions: usize,
+    /// Idle connections that one peer may keep here; the descriptor limit may allow fewer.
+    pub idle_per_peer: usize,
     /// Bytes that all streams together hold unwritten before reads shrink.
     pub buffered_bytes: usize,
 }
@@ -104,6 +107,7 @@ impl Default for Config {
             listen_on: ListenOn::default(),
             most_streams: 10_000,
             most_sessions: 16_384,
+            idle_per_peer: 1_024,
             buffered_bytes: 64 * 1024 * 1024,
         }
     }
@@ -162,9 +166,9 @@ struct Shared {
     allowances: allowance::Allowances,
     budget: memory::Budget,
     window: answers::Window,
-    clients: descriptors::Cap,
-    peers: Arc<Semaphore>,
     udp: udp::Udp,
+    places: descriptors::Places,
+    guests: Arc<guests::Guests>,
     /// The drain's deadline has passed for clients.
     forced: CancellationToken,
     loose: mpsc::Sender<attempt::Loose>,
@@ -206,10 +210,11 @@ impl Gateway {
     #[must_use]
     pub fn new(config: Config, context: Context) -> Self {
         let (loose, loose_ends) = mpsc::channel(LOOSE_ENDS);
-        let clients = descriptors::Cap::new(config.most_streams);
         let (ejected, ejections) =
             (context.metrics.ejected.clone(), context.metrics.ejections.clone());
-        let sessions = clients.sessions(config.most_sessions);
+        let places = descriptors::Places::new(config.most_streams);
+        let sessions = places.sessions(config.most_sessions);
+        let guests = guests::Guests::new(config.idle_per_peer, places.limit());
         Self {
             shared: Arc::new(Shared {
                 config,
@@ -231,8 +236,8 @@ impl Gateway {
                 allowances: allowance::Allowances::default(),
                 budget: memory::Budget::new(config.buffered_bytes),
                 window: answers::Window::default(),
-                peers: Arc::new(Semaphore::new(clients.most())),
-                clients,
+                places,
+                guests: Arc::new(guests),
                 forced: CancellationToken::new(),
                 loose,
                 loose_ends: Mutex::new(Some(loose_ends)),

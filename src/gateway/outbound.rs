@@ -68,7 +68,7 @@ async fn accept(
                     // Thousands of listeners share the permits, so one is taken only for a
                     // client that is there; the others of this port wait in the kernel.
                     let permit = tokio::select! {
-                        Some(permit) = shared.clients.permit() => permit,
+                        Some(permit) = shared.places.client() => permit,
                         () = stop.cancelled() => break,
                     };
                     let (callee, port) = serves.clone();

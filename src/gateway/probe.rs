@@ -69,6 +69,8 @@ enum Missed {
     Failed,
     /// It never left, for want of something here.
     Void,
+    /// Every dial led to another replica behind the same address.
+    Elsewhere,
 }
 
 /// Probes `target` for ever.
@@ -231,7 +233,10 @@ impl Probe {
     fn on_fresh(&mut self, id: u64, landed: Result<Landed, Missed>) {
         let (target, kind, at) = (self.target.clone(), ProbeKind::Fresh, clock::now());
         match landed {
-            Err(Missed::Failed) => {
+            // A shared address need not lead to it: while its old connection stands, that one
+            // tells whether it lives.
+            Err(Missed::Elsewhere) if self.standing.is_some() => self.void(kind, id),
+            Err(Missed::Failed | Missed::Elsewhere) => {
                 self.shared.news.tell(Fact::ProbeFailed { target, kind, id, at });
             }
             Err(Missed::Void) => self.void(kind, id),
@@ -307,7 +312,7 @@ async fn fresh_probe(
             }
         }
     }
-    Err(Missed::Failed)
+    Err(Missed::Elsewhere)
 }
 
 fn ask_echo(conn: &mut Tunnel) {

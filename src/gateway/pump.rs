@@ -52,6 +52,8 @@ pub(super) struct Pump<'a, R> {
     app_finished: bool,
     app_broken: bool,
     fin_delivered: bool,
+    /// The tunnel took nothing when it was last tried.
+    tunnel_full: bool,
     /// Octets from the application to the tunnel.
     pub(super) sent: u64,
     /// Octets from the tunnel to the application.
@@ -72,6 +74,7 @@ impl<'a, R: Role> Pump<'a, R> {
             app_finished: false,
             app_broken: false,
             fin_delivered: false,
+            tunnel_full: false,
             sent: 0,
             received: 0,
         }
@@ -98,6 +101,18 @@ impl<'a, R: Role> Pump<'a, R> {
     /// Whether the other side's FIN was passed on to the application.
     pub(super) fn fin_delivered(&self) -> bool {
         self.fin_delivered
+    }
+
+    /// Octets passed on both ways, while others wait for a receiver and their side is not read.
+    pub(super) fn stuck_at(&self) -> Option<u64> {
+        let waiting = self.pending.len() - self.taken;
+        let is_stuck = waiting > 0 || self.tunnel_full;
+        is_stuck.then(|| self.sent + self.received - waiting as u64)
+    }
+
+    /// Whether what waits is for the tunnel.
+    pub(super) fn tunnel_is_full(&self) -> bool {
+        self.tunnel_full
     }
 
     /// What the application has not taken yet.
@@ -195,7 +210,9 @@ impl<'a, R: Role> Pump<'a, R> {
 
     fn poll_to_tunnel(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         loop {
-            if ready!(self.conn.poll_flush(cx)).is_err() {
+            let flushed = self.conn.poll_flush(cx);
+            self.tunnel_full = flushed.is_pending();
+            if ready!(flushed).is_err() {
                 // What was heard before is read first; the reading side will tell the end.
                 return Poll::Pending;
             }

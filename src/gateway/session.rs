@@ -30,6 +30,8 @@ const LAST_REFUSALS: Duration = Duration::from_secs(1);
 const MOST_ECHO: usize = 64 * 1024;
 /// For a whole echo: probes give up earlier, and nothing else needs one.
 const ECHO_TIME: Duration = Duration::from_secs(5);
+/// How long a connection may be idle though its peer has all the idle ones that it may.
+const STANDING_TIME: Duration = Duration::from_secs(1);
 /// How often an idle connection's expiry is looked at.
 const EXPIRY_EVERY: Duration = Duration::from_secs(30);
 
@@ -71,6 +73,8 @@ impl Draining {
 async fn idle(shared: &Shared, conn: &mut Session, drain: &mut Draining) -> Option<Box<Open>> {
     let mut payload = Vec::new();
     let mut generation = shared.trust.generation();
+    let mut seat = shared.guests.seat(conn.peer.cluster());
+    let standing = clock::now() + STANDING_TIME;
     loop {
         drain.announce(conn);
         if shared.is_spent(conn) {
@@ -101,6 +105,14 @@ async fn idle(shared: &Shared, conn: &mut Session, drain: &mut Draining) -> Opti
                 }
             }
             _ = generation.changed() => {}
+            () = tokio::time::sleep_until(standing.into()), if seat.is_none() => {
+                let peer = conn.peer.cluster();
+                seat = shared.guests.seat(peer);
+                if seat.is_none() {
+                    shared.metrics.idle_closed.with_label_values(&[peer.as_str()]).inc();
+                    return None;
+                }
+            }
             () = tokio::time::sleep(patience) => {
                 if phase >= Phase::Draining {
                     return None;
@@ -135,7 +147,7 @@ impl Shared {
                 return echoed.unwrap_or_default();
             }
             Ok(Grant::Backends(table, key, port, pod)) => {
-                let Ok(permit) = Arc::clone(&self.peers).try_acquire_owned() else {
+                let Some(permit) = self.places.peer() else {
                     return self.refuse(conn, &open, Verdict::Overloaded, begun);
                 };
                 let dialled =

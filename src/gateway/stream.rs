@@ -1,12 +1,12 @@
 //! One accepted stream from its first byte to its end: pumping, orders, honest ends.
 
 use std::future::poll_fn;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::conn::Conn;
+use super::conn::{self, Conn};
 use super::ends;
 use super::live::{Cut, Live, Order};
 use super::load::Seat;
@@ -14,10 +14,16 @@ use super::memory::Budget;
 use super::metrics::Ending;
 use super::pump::{Outcome, Pump, Step};
 use super::role::Role;
+use crate::clock;
 use crate::wire::frame::Control;
 
 /// Asks about an open stream; its own connection's `PONG` answers.
 const ASKING: u64 = 0;
+/// A receiver that takes nothing for so long is worth asking who still sends: whoever has gone
+/// cannot say so, because behind what waits nothing is read.
+const STUCK_FOR: Duration = Duration::from_secs(5);
+/// Between questions to the other gateway meanwhile.
+const ASK_EVERY: Duration = Duration::from_secs(10);
 
 /// What is left of a finished stream.
 #[derive(Debug)]
@@ -109,12 +115,55 @@ pub(super) async fn carry<R: Role>(
     }
 }
 
+/// A stream whose receiver takes nothing.
+#[derive(Debug, Default)]
+struct Stuck {
+    /// How much had passed, and when that was first so.
+    at: Option<(u64, Instant)>,
+    asked: Option<Instant>,
+}
+
+impl Stuck {
+    /// Whether it is stuck, given what has passed while more waits.
+    fn follow(&mut self, passed: Option<u64>) -> bool {
+        let before = self.at.map(|(passed, _)| passed);
+        if before != passed {
+            self.at = passed.map(|passed| (passed, clock::now()));
+            self.asked = None;
+        }
+        passed.is_some()
+    }
+
+    /// How it ends where the side that sends has left. The other gateway is asked now and then:
+    /// a process that is gone has its kernel answer with a reset, and nothing else would tell
+    /// while its last octets wait.
+    fn end<R: Role>(&mut self, app: &TcpStream, pump: &mut Pump<'_, R>) -> Option<Outcome> {
+        let now = clock::now();
+        let (_, since) = self.at?;
+        if now.duration_since(since) < STUCK_FOR {
+            return None;
+        }
+        if pump.conn().is_left() {
+            return Some(Outcome::Lost(conn::Error::Ended));
+        }
+        if pump.tunnel_is_full() {
+            return ends::is_reset(app).then_some(Outcome::AppBroken);
+        }
+        if self.asked.is_none_or(|asked| now.duration_since(asked) >= ASK_EVERY) {
+            self.asked = Some(now);
+            pump.conn().queue(&Control::Ping(ASKING));
+        }
+        None
+    }
+}
+
 async fn run<R: Role>(
     app: &TcpStream,
     pump: &mut Pump<'_, R>,
     live: &Live,
     mut seat: Option<&Seat>,
 ) -> End {
+    let mut stuck = Stuck::default();
     loop {
         let watches_errors = pump.watches_errors();
         tokio::select! {
@@ -124,6 +173,7 @@ async fn run<R: Role>(
                 if pump.sent > 0 && let Some(seat) = seat.take() {
                     seat.went_well();
                 }
+                live.note_stuck(stuck.follow(pump.stuck_at()));
                 step
             }) => match step {
                 Step::AppFinished => {}
@@ -132,6 +182,11 @@ async fn run<R: Role>(
             order = live.ordered() => match order {
                 Order::Ask => pump.conn().queue(&Control::Ping(ASKING)),
                 Order::Drain => pump.conn().queue(&Control::Drain),
+                Order::Look => {
+                    if let Some(outcome) = stuck.end(app, pump) {
+                        return End::Of(outcome);
+                    }
+                }
                 Order::Cut(cut) => return End::Cut(cut),
             },
             _ = app.ready(Interest::ERROR), if watches_errors => {

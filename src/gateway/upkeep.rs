@@ -18,6 +18,8 @@ use crate::routes::RouteTable;
 
 /// Between sweeps of the pool.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
+/// Between looks at streams of which a receiver takes nothing.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Streams of a replica that went Down are reset over this time, so that their clients do not
 /// all come back at once.
 const RESET_SPREAD: Duration = Duration::from_millis(500);
@@ -39,6 +41,8 @@ impl Gateway {
         let mut generation = shared.trust.generation();
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 Some(end) = loose.recv() => {
@@ -50,6 +54,7 @@ impl Gateway {
                     shared.sweep();
                     spares.keep(&shared);
                 }
+                _ = look.tick() => shared.streams.tell(Order::Look, Live::is_stuck),
                 Ok(()) = changed.changed() => orders.follow(&shared, &mut tasks),
                 Ok(()) = generation.changed() => shared.revoke(),
                 () = drain.reached(Phase::Forced) => return,

@@ -234,6 +234,16 @@ pub(super) fn parse(bytes: &Bytes) -> Result<(Parsed, bool), BadRecord> {
     Ok((parsed, skipped))
 }
 
+/// What a record says, written anew; `None` where it is refused.
+#[cfg(feature = "testing")]
+#[must_use]
+pub fn reread(record: &Bytes) -> Option<Bytes> {
+    Some(match parse(record).ok()?.0 {
+        Parsed::Export(export) => export_record(&export),
+        Parsed::Endpoint(key, endpoint) => endpoint_record(&key, &endpoint),
+    })
+}
+
 /// A service's name as it travels.
 pub(super) fn service_key(namespace: &str, name: &str) -> Option<ServiceKey> {
     Some(ServiceKey::new(Namespace::parse(namespace).ok()?, ServiceName::parse(name).ok()?))

@@ -42,6 +42,8 @@ use crate::drain;
 use crate::model::{ClusterId, Locality, PeerAddress, ReplicaId};
 use crate::tls::{Accepted, Dialer, Trust};
 
+#[cfg(feature = "testing")]
+pub use convert::reread;
 pub use metrics::Metrics;
 pub use resolve::Lookup;
 

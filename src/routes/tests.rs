@@ -202,6 +202,19 @@ fn without_local_endpoints_the_nearest_peer_leads() {
 }
 
 #[test]
+fn s17_what_a_peer_claims_of_itself_draws_no_traffic() {
+    let boasts = Settings { weight: Weight::new(1_000).unwrap(), ..Settings::default() };
+    let world = World::new().own(0, Settings::default()).peer("oregon", Up, 20);
+    let world = world.peer_with("tokyo", Up, 110, &[(80, 200)], boasts.clone());
+    let world = world.at("tokyo", "eu", "eu-1");
+    // Two hundred ready endpoints, all weight there is, next door: it is 110 ms away.
+    assert_eq!(world.order(), ["oregon:nearest", "tokyo:nearest", "[paris:no_endpoint]"]);
+    let gone = world.peer_with("tokyo", Down, 1, &[(80, 200)], boasts);
+    assert_eq!(gone.order()[0], "oregon:nearest", "nor is it well because it says so");
+    assert_eq!(Weight::new(1_001), None);
+}
+
+#[test]
 fn a_suspect_keeps_its_place_a_down_peer_is_out() {
     let world = World::new().peer("oregon", Suspect, 20).peer("tokyo", Up, 110);
     assert_eq!(world.order(), ["oregon:suspect", "tokyo:nearest"]);

@@ -5,6 +5,7 @@
 
 mod backend;
 mod dns;
+pub mod fuzz;
 pub mod kube;
 pub mod peer;
 mod process;

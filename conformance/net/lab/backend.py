@@ -1,10 +1,12 @@
 """HTTP/1.1 servers that say where they are: `/load` a body that can be checked to the last byte,
-`/hold` the first line of a long body and then silence. Arguments: cluster, then ADDRESS:PORT/POD...
+`/hold` the first line of a long body and then silence, `/bulk` as much as is taken. Arguments: cluster, then ADDRESS:PORT/POD...
 """
 
+import contextlib
 import select
 import socket
 import sys
+import threading
 
 FILLER = 4096
 HELD = 1 << 20
@@ -22,6 +24,14 @@ def load_body(first):
 
 def head(length):
     return (f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n").encode()
+
+
+def flood(stream):
+    """Sends until nobody takes it."""
+    with contextlib.suppress(OSError), stream:
+        stream.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+        while True:
+            stream.sendall(bytes(65536))
 
 
 class Server:
@@ -58,6 +68,13 @@ class Server:
         self.poll.unregister(fd)
         stream.close()
 
+    def give_away(self, fd):
+        """A thread of its own sends on this connection from now on."""
+        stream = self.open.pop(fd)[0]
+        self.poll.unregister(fd)
+        stream.setblocking(True)
+        threading.Thread(target=flood, args=(stream,), daemon=True).start()
+
     def read(self, fd):
         entry = self.open[fd]
         stream, answers, seen = entry
@@ -74,6 +91,9 @@ class Server:
         if not seen.endswith(b"\r\n\r\n"):
             return
         path = seen.split(b" ", 2)[1].decode()
+        if path == "/bulk":
+            self.give_away(fd)
+            return
         answer = answers.get(path)
         if answer is None:
             self.close(fd)

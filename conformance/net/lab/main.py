@@ -25,7 +25,7 @@ ONE_BY_ONE = [
 ]
 SIDE_BY_SIDE = [
     weather.n04_loss_5_percent, weather.n05_mtu_black_hole, weather.n06_rtt_change,
-    weather.n19_flapping,
+    weather.n11_narrow_and_full, weather.n19_flapping,
 ]
 ONLY_LONG = [weather.n04_loss_20_percent, weather.n04_loss_50_percent]
 

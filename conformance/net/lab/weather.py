@@ -1,7 +1,11 @@
 """A cloud is there, but the way to it is bad: loss, MTU, delay, flapping."""
 
+import contextlib
+import socket
+import threading
 import time
 
+from plan import PORT, WEB
 from stage import Stage
 from watch import causes, failures, share
 
@@ -101,6 +105,56 @@ def n06_rtt_change(lab, check):
             check.note(causes(records))
         check.exactly("failed", len(failures(records)), "connections", 0)
         stage.judge_orders()
+
+
+class Bulk:
+    """One client in paris that reads as much as it is given."""
+
+    def __init__(self, mesh):
+        address = mesh.agents["paris"].resolve(WEB)[0]
+        self.stream = mesh.namespaces["paris"].socket(socket.SOCK_STREAM, 10)
+        self.stream.connect((address, PORT))
+        self.stream.sendall(b"GET /bulk HTTP/1.1\r\nHost: web.shop\r\n\r\n")
+        self.octets, self.ended = 0, False
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def _read(self):
+        with contextlib.suppress(OSError):
+            while some := self.stream.recv(65536):
+                self.octets += len(some)
+        self.ended = True
+
+    def close(self):
+        # The reader is inside `recv`, which only this ends.
+        with contextlib.suppress(OSError):
+            self.stream.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+        self.stream.close()
+
+
+def n11_narrow_and_full(lab, check):
+    """N11: 1 Mbit/s, filled by a bulk transfer: probes and news still pass within 2 s."""
+    with Stage(lab, check, rate=1) as stage:
+        mesh = stage.mesh
+        mesh.namespaces["oregon"].run(
+            "tc", "qdisc", "add", "dev", "wan0", "root", "tbf",
+            "rate", "1mbit", "burst", "5kb", "limit", "30kb")
+        began = time.monotonic()
+        bulk = Bulk(mesh)
+        stage.sleep(8)
+        check.exactly("downs", downs(stage, began), "times", 0)
+        oregon = next(c for c in mesh.agents["paris"].explain()["candidates"]
+                      if c["cluster"] == "oregon")
+        check.at_most("rtt", oregon["rttMs"], "ms", 2000)
+        rate = bulk.octets * 8 / (time.monotonic() - began) / 1e6
+        check.between("bulk", rate, "Mbit/s", 0.5, 1.1)
+        check.exactly("bulk_broken", int(bulk.ended), "times", 0)
+        told = time.monotonic()
+        mesh.manifests("oregon", ready=False)
+        heard = stage.when("paris", told, lambda order: "oregon" not in order, 10)
+        check.at_most("news", heard, "s", 2)
+        bulk.close()
 
 
 def n19_flapping(lab, check):

@@ -7,6 +7,7 @@ mod drain;
 mod early;
 mod ends;
 mod fakes;
+mod hostile;
 mod memory;
 mod overload;
 mod pods;

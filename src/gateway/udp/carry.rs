@@ -52,7 +52,7 @@ impl Shared {
                 }
                 order = live.ordered() => match order {
                     Order::Ask => lane.queue.control(&Control::Ping(PING)),
-                    Order::Drain => {}
+                    Order::Drain | Order::Look => {}
                     Order::Cut(cut) => break Some(End::Cut(cut)),
                 },
                 () = tokio::time::sleep(LOOK_EVERY) => {

@@ -80,7 +80,7 @@ impl Serving {
                 },
                 order = live.ordered() => match order {
                     Order::Ask => self.line.queue.control(&Control::Ping(PING)),
-                    Order::Drain => {}
+                    Order::Drain | Order::Look => {}
                     Order::Cut(cut) => return End::Cut(cut),
                 },
                 Some(ended) = readers.join_next() => self.shared.note_panic(ended),

@@ -131,6 +131,23 @@ fn n06_rtt_20_to_400_ms() {
 }
 
 #[test]
+fn n09_jitter_of_0_to_150_ms() {
+    for seed in 0..8 {
+        let mut world = world(seed, &[20, 150, 300]);
+        world.lines[0].jitter = Duration::from_millis(150);
+        world.run(MINUTE);
+        let (orders, states) = (world.orders.len(), world.changes.len());
+        world.run(10 * MINUTE);
+        let seen = &world.orders[orders..];
+        assert!(seen.len() <= 1, "seed {seed}: {seen:?}");
+        assert!(world.downs(0).is_empty(), "seed {seed}: {:?}", &world.changes[states..]);
+        // Twenty and half of the jitter.
+        let rtt = world.view(0).rtt.unwrap_or_default();
+        assert!(rtt > Duration::from_millis(50) && rtt < Duration::from_millis(140), "{rtt:?}");
+    }
+}
+
+#[test]
 fn n19_flapping_link() {
     for seed in 0..4 {
         let mut world = world(seed, &[20, 80]);

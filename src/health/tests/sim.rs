@@ -205,6 +205,8 @@ impl Hand {
 pub(super) struct Line {
     /// Round trip.
     pub(super) rtt: Duration,
+    /// Added to each round trip: anything from nothing to this, evenly.
+    pub(super) jitter: Duration,
     /// Share lost each way.
     pub(super) loss: f64,
     /// Whether a lost `PING` is sent again (TCP) and arrives late, or is gone.
@@ -267,6 +269,7 @@ impl World {
         health.set_peers(&names.iter().cloned().collect(), start);
         let lines = rtts.iter().map(|rtt| Line {
             rtt: ms(*rtt),
+            jitter: Duration::ZERO,
             loss: 0.0,
             retransmits: true,
             swallows: false,
@@ -452,6 +455,11 @@ impl World {
         let line = self.lines[peer].clone();
         let trips = if fresh && line.retransmits { 4 } else { 1 };
         let mut took = if fresh { line.rtt * 4 } else { line.rtt };
+        if !line.jitter.is_zero() {
+            for _ in 0..if fresh { 4 } else { 1 } {
+                took += line.jitter.mul_f64(self.rng.random::<f64>());
+            }
+        }
         let mut arrives = line.passes() && !(fresh && line.wedged);
         for trip in 0..trips {
             let mut again = if fresh && trip == 0 { ms(1_000) } else { ms(200).max(line.rtt) };
