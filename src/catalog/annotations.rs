@@ -98,7 +98,6 @@ impl Wishes {
                 ("direct or gateway", "direct is used"),
             ),
             "drain" => {
-                self.steer.drain = None;
                 let wanted = (
                     "an instant of RFC 3339 and a duration of at most 24h, as in \
                      2026-05-04T10:00:00Z,10m",
