@@ -141,9 +141,7 @@ pub async fn build(
         source_kind: settings::source_kind(config),
         gateway: gateway.clone(),
     };
-    let (order_tx, asked) = mpsc::channel(EVENTS);
-    let (shown, to_metrics) = (Arc::new(status), registry.clone());
-    let admin = admin::Server::bind(settings::admin(config), shown, Some(order_tx), to_metrics)?;
+    let (admin, asked) = bind_admin(config, status, &registry)?;
     let dns = DnsTask::prepare(config, answers, &registry, ready, zone)?;
     let (admin_address, probes) = (admin.local_addr(), admin.probes_addr());
 
@@ -186,32 +184,17 @@ pub async fn build(
     };
     let planner = Planner::new(start, outlets);
     tasks.spawn("planner", Role::Supporting, planner.run(feeds, gateway_drain.clone()));
-    tasks.spawn(
-        "saver",
-        Role::Supporting,
-        saver::run(store, jobs, saved_tx, gateway_drain.clone()),
-    );
+    let saver = saver::run(store, jobs, saved_tx, gateway_drain.clone());
+    tasks.spawn("saver", Role::Supporting, saver);
     tasks.spawn("trust", Role::Supporting, trust.run(gateway_drain.clone()));
     tasks.spawn("peering", Role::Supporting, peering.run(control, gateway_drain.clone()));
     let handlers = tls::Handlers { control: control_tx, data: data_tx, sibling: siblings };
-    for listener in listeners {
-        let handlers = handlers.clone();
-        tasks.spawn("listener", Role::Supporting, listener.run(handlers, gateway_drain.clone()));
-    }
-    tasks.spawn("outbound", Role::Serving, gateway.clone().run_outbound(gateway_drain.clone()));
-    tasks.spawn("inbound", Role::Serving, gateway.clone().run_inbound(data, gateway_drain.clone()));
-    tasks.spawn("probes", Role::Supporting, gateway.clone().run_probes(gateway_drain.clone()));
-    tasks.spawn("udp", Role::Serving, gateway.clone().run_udp(gateway_drain.clone()));
-    let udp_upkeep = gateway.clone().run_udp_upkeep(gateway_drain.clone());
-    tasks.spawn("udp upkeep", Role::Supporting, udp_upkeep);
-    tasks.spawn("pool", Role::Supporting, gateway.run_pool(gateway_drain.clone()));
+    let data_path = DataPath { gateway, listeners, handlers, data };
+    data_path.spawn(&mut tasks, &gateway_drain);
     tasks.spawn("admin", Role::Supporting, admin.run(gateway_drain.clone()));
     tasks.spawn("dns", Role::Serving, dns.run(dns_tx, dns_drain));
-    tasks.spawn(
-        "config",
-        Role::Supporting,
-        follow_config(live, presence_tx, zone_tx, gateway_drain.clone()),
-    );
+    let follow = follow_config(live, presence_tx, zone_tx, gateway_drain.clone());
+    tasks.spawn("config", Role::Supporting, follow);
 
     Ok(Running {
         addresses: Addresses {
@@ -225,6 +208,43 @@ pub async fn build(
         drain: gateway_drain,
         stages: Stages::new(config, gateway_trigger, dns_trigger, draining_tx),
     })
+}
+
+/// The admin port, and the orders that it takes.
+fn bind_admin(
+    config: &Config,
+    status: Status,
+    registry: &Registry,
+) -> Result<(admin::Server, mpsc::Receiver<admin::order::Order>), BuildError> {
+    let (orders, asked) = mpsc::channel(EVENTS);
+    let (shown, orders) = (Arc::new(status), Some(orders));
+    let admin = settings::admin(config);
+    Ok((admin::Server::bind(admin, shown, orders, registry.clone())?, asked))
+}
+
+/// The port between clusters and what is carried over it.
+struct DataPath {
+    gateway: gateway::Gateway,
+    listeners: Vec<tls::Listener>,
+    handlers: tls::Handlers,
+    data: mpsc::Receiver<tls::Accepted>,
+}
+
+impl DataPath {
+    fn spawn(self, tasks: &mut Supervisor, drain: &drain::Watch) {
+        let Self { gateway, listeners, handlers, data } = self;
+        for listener in listeners {
+            let handlers = handlers.clone();
+            tasks.spawn("listener", Role::Supporting, listener.run(handlers, drain.clone()));
+        }
+        tasks.spawn("outbound", Role::Serving, gateway.clone().run_outbound(drain.clone()));
+        tasks.spawn("inbound", Role::Serving, gateway.clone().run_inbound(data, drain.clone()));
+        tasks.spawn("probes", Role::Supporting, gateway.clone().run_probes(drain.clone()));
+        tasks.spawn("udp", Role::Serving, gateway.clone().run_udp(drain.clone()));
+        let udp_upkeep = gateway.clone().run_udp_upkeep(drain.clone());
+        tasks.spawn("udp upkeep", Role::Supporting, udp_upkeep);
+        tasks.spawn("pool", Role::Supporting, gateway.run_pool(drain.clone()));
+    }
 }
 
 fn bind_gateways(config: &Config, trust: &tls::Trust) -> Result<Vec<tls::Listener>, BuildError> {

@@ -108,7 +108,6 @@ impl Wishes {
                 ("a whole number from 1 to 4294967295, or none", "none is used"),
             ),
             "drain" => {
-                self.steer.drain = None;
                 let wanted = (
                     "an instant of RFC 3339 and a duration of at most 24h, as in \
                      2026-05-04T10:00:00Z,10m",

@@ -73,6 +73,7 @@ fn one_bad_field_refuses_the_record_with_its_reason() {
             BadRecord::Weight,
             refused(|record| record.settings.as_mut().unwrap().weight = Some(1001)),
         ),
+        (BadRecord::Share, refused(|record| record.settings.as_mut().unwrap().share = Some(101))),
         (
             BadRecord::Pinned,
             refused(|record| record.settings.as_mut().unwrap().pinned = vec!["A".into()]),
