@@ -190,8 +190,7 @@ pub async fn build(
     tasks.spawn("inbound", Role::Serving, gateway.clone().run_inbound(data, gateway_drain.clone()));
     tasks.spawn("probes", Role::Supporting, gateway.clone().run_probes(gateway_drain.clone()));
     tasks.spawn("udp", Role::Serving, gateway.clone().run_udp(gateway_drain.clone()));
-    let udp_upkeep = gateway.clone().run_udp_upkeep(gateway_drain.clone());
-    tasks.spawn("udp upkeep", Role::Supporting, udp_upkeep);
+    tasks.spawn("udp lanes", Role::Supporting, gateway.clone().run_lanes(gateway_drain.clone()));
     tasks.spawn("pool", Role::Supporting, gateway.run_pool(gateway_drain.clone()));
     tasks.spawn("admin", Role::Supporting, admin.run(gateway_drain.clone()));
     tasks.spawn("dns", Role::Serving, dns.run(dns_tx, dns_drain));
