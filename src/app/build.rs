@@ -241,8 +241,7 @@ impl DataPath {
         tasks.spawn("inbound", Role::Serving, gateway.clone().run_inbound(data, drain.clone()));
         tasks.spawn("probes", Role::Supporting, gateway.clone().run_probes(drain.clone()));
         tasks.spawn("udp", Role::Serving, gateway.clone().run_udp(drain.clone()));
-        let udp_upkeep = gateway.clone().run_udp_upkeep(drain.clone());
-        tasks.spawn("udp upkeep", Role::Supporting, udp_upkeep);
+        tasks.spawn("udp lanes", Role::Supporting, gateway.clone().run_lanes(drain.clone()));
         tasks.spawn("pool", Role::Supporting, gateway.run_pool(drain.clone()));
     }
 }

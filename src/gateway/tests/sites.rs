@@ -161,7 +161,7 @@ impl Site {
         tasks.spawn(gateway.clone().run_outbound(drain.clone()));
         tasks.spawn(gateway.clone().run_pool(drain.clone()));
         tasks.spawn(gateway.clone().run_udp(drain.clone()));
-        tasks.spawn(gateway.clone().run_udp_upkeep(drain.clone()));
+        tasks.spawn(gateway.clone().run_lanes(drain.clone()));
         if loops == Loops::Probing {
             tasks.spawn(gateway.clone().run_probes(drain));
         }

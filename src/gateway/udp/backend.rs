@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use rand::RngExt;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv};
+use rustix::net::SendFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -119,7 +119,8 @@ pub(super) async fn answers(
 ) -> Stopped {
     loop {
         // A refusal alone makes a socket not readable.
-        if socket.ready(INTEREST).await.is_err() {
+        let Ok(ready) = socket.ready(INTEREST).await else { return Stopped::Refused };
+        if ready.is_error() && is_refused(socket) {
             return Stopped::Refused;
         }
         match with_scratch(|scratch| batch(socket, scratch, &mut deliver)) {
@@ -129,14 +130,22 @@ pub(super) async fn answers(
     }
 }
 
+/// Takes the error that made the socket ready, unless a sender has taken it.
+fn is_refused(socket: &UdpSocket) -> bool {
+    let taken = socket.try_io(Interest::ERROR, || match socket.take_error()? {
+        Some(error) => Ok(error),
+        None => Err(io::ErrorKind::WouldBlock.into()),
+    });
+    taken.is_ok()
+}
+
 fn batch(
     socket: &UdpSocket,
     scratch: &mut [u8],
     deliver: &mut impl FnMut(&[u8]) -> Wanted,
 ) -> Option<Stopped> {
     for _ in 0..BATCH {
-        let recv = || Ok(recv(socket, &mut *scratch, RecvFlags::DONTWAIT)?.0);
-        match socket.try_io(INTEREST, recv) {
+        match socket.try_recv(scratch) {
             Ok(octets) => {
                 if deliver(&scratch[..octets]) == Wanted::No {
                     return Some(Stopped::Unwanted);

@@ -113,7 +113,7 @@ impl Gateway {
     }
 
     /// Makes the datagram connections that sessions need, and ends sessions that are idle.
-    pub async fn run_udp_upkeep(self, mut drain: Watch) {
+    pub async fn run_lanes(self, mut drain: Watch) {
         let shared = self.shared;
         let Some(mut wished) = shared.udp.lanes.wished() else {
             tracing::error!("the upkeep of datagram connections runs already");
