@@ -23,6 +23,7 @@ pub(crate) struct Line {
     switch: Child,
     commands: ChildStdin,
     answers: BufReader<ChildStdout>,
+    log: PathBuf,
     namespaces: [Namespace; 2],
 }
 
@@ -44,17 +45,18 @@ impl Line {
             Namespace::new(format!("pgw{process}-near"))?,
             Namespace::new(format!("pgw{process}-far"))?,
         ];
+        let log = dir.join("switch.log");
         let mut switch = Command::new("python3")
             .args(["-B", SWITCH])
             .args(namespaces.iter().map(|namespace| format!("/run/netns/{}", namespace.0)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(File::create(dir.join("switch.log"))?)
+            .stderr(File::create(&log)?)
             .spawn()
             .map_err(|error| io::Error::new(error.kind(), format!("python3: {error}")))?;
         let commands = switch.stdin.take().expect("piped");
         let answers = BufReader::new(switch.stdout.take().expect("piped"));
-        let mut line = Self { switch, commands, answers, namespaces };
+        let mut line = Self { switch, commands, answers, log, namespaces };
         line.answered()?;
         line.command(format_args!("rtt 1 2 {ROUND_TRIP_MS}"))?;
         // The bounds are close to whole round trips.
@@ -84,7 +86,8 @@ impl Line {
     }
 
     fn command(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
-        writeln!(self.commands, "{text}")?;
+        // In one write: the other side takes what it reads for whole lines.
+        self.commands.write_all(format!("{text}\n").as_bytes())?;
         self.commands.flush()?;
         self.answered()
     }
@@ -94,7 +97,10 @@ impl Line {
         self.answers.read_line(&mut answer)?;
         match answer.trim_end() {
             "ok" => Ok(()),
-            other => Err(io::Error::other(format!("the delay line says {other:?}"))),
+            other => {
+                let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+                Err(io::Error::other(format!("the delay line says {other:?} {log}")))
+            }
         }
     }
 }

@@ -22,10 +22,11 @@ import urllib.request
 
 # Both gateways together; a quarter above what was counted when they were set.
 CEILINGS = {"connection": 400_000, "megabyte": 4_000_000}
-CONNECTIONS = 400
-MEGABYTES = 64
-# As many connections as make the pool as large as their rate wants it.
-WARM_UP = 200
+CONNECTIONS = 1000
+# Seconds between them: a rate at which the pool needs no more connections than the warm-up made.
+PACE = 0.01
+MEGABYTES = 200
+WARM_UP = 300
 # Seconds; ten of a replica's probes, so that one of them is a fresh dial.
 IDLE = 10
 PATIENCE = 180
@@ -162,7 +163,10 @@ def entry(agent, service):
 
 
 def connect(at, times):
+    due = time.monotonic()
     for _ in range(times):
+        due += PACE
+        time.sleep(max(0.0, due - time.monotonic()))
         with socket.create_connection(at, timeout=60) as client:
             client.sendall(b"hi")
             if client.recv(2) != b"hi":
