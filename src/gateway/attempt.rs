@@ -489,7 +489,7 @@ impl Shared {
     /// Makes a fresh connection a spare, once it has said `READY`.
     pub(super) async fn stock_spare(&self, mut conn: Tunnel) {
         if self.ready(&mut conn).await.is_some() {
-            self.pool.put(conn);
+            self.pool.add(conn);
         }
     }
 

@@ -64,7 +64,7 @@ struct Chase {
 }
 
 impl Shared {
-    /// Serves a client that was just accepted, to its end.
+    /// Serves a client that was just accepted by a listener of [`bind`](super::bind), to its end.
     pub(super) async fn serve_client(
         self: Arc<Self>,
         client: TcpStream,
@@ -73,9 +73,6 @@ impl Shared {
         port: PortKey,
     ) {
         let begun = clock::now();
-        if let Err(error) = ends::prepare(&client) {
-            tracing::debug!(%error, "cannot set the options of a client");
-        }
         let (destinations, speaks_first) = {
             let table = self.routes.load();
             let route = table.services.get(&callee.service);

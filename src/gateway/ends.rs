@@ -28,10 +28,12 @@ const LINGER_TIME: Duration = Duration::from_millis(200);
 
 /// TCP_NODELAY and keepalive; and until [`close`] says otherwise the connection ends with a reset,
 /// even where its task or the whole process dies: half an answer must never look like all of it.
-pub(super) fn prepare(socket: &TcpStream) -> io::Result<()> {
-    arm(socket)?;
-    socket.set_nodelay(true)?;
-    SockRef::from(socket).set_tcp_keepalive(
+/// A listener hands all of it on to what it accepts, at no cost per connection.
+pub(super) fn prepare<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
+    let socket = socket.into();
+    socket.set_linger(Some(Duration::ZERO))?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(
         &TcpKeepalive::new()
             .with_time(KEEPALIVE_AFTER)
             .with_interval(KEEPALIVE_EVERY)
@@ -44,10 +46,6 @@ pub(super) fn finish(socket: &TcpStream) {
     let _told_by_reading = SockRef::from(socket).shutdown(Shutdown::Write);
 }
 
-fn arm(socket: &TcpStream) -> io::Result<()> {
-    SockRef::from(socket).set_linger(Some(Duration::ZERO))
-}
-
 /// Ends as agreed: both sides have sent their FIN, or what is left to send is still sent.
 pub(super) fn close(socket: TcpStream) {
     // A failure means that it is broken already.
@@ -58,7 +56,7 @@ pub(super) fn close(socket: TcpStream) {
 /// Ends with a reset, at once.
 pub(super) fn reset(socket: TcpStream) {
     // Without it the end would look like a FIN; nothing better can be done about a failure.
-    let _unlikely = arm(&socket);
+    let _unlikely = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
     drop(socket);
 }
 

@@ -15,6 +15,9 @@ use crate::wire::frame::{HEADER_OCTETS, MAX_PAYLOAD};
 pub(super) const SCRATCH_OCTETS: usize = HEADER_OCTETS + MAX_PAYLOAD;
 /// Octets a plain relay reads at once.
 pub(super) const RELAY_CHUNK: usize = 32 * 1024;
+/// Octets given to an application at once: two whole TLS records, so that with a frame on its way
+/// to the tunnel a busy stream holds no more than 96 KiB.
+pub(super) const TO_APP_CHUNK: usize = 32 * 1024;
 /// One TLS record's worth of payload behind a frame's word.
 pub(super) const SMALL_CHUNK: usize = 16 * 1024 - HEADER_OCTETS;
 

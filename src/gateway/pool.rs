@@ -33,6 +33,8 @@ const PING_PATIENCE: Duration = Duration::from_secs(10);
 const CHALLENGE_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a draining replica is remembered; its id never comes back.
 const DRAIN_MEMORY: Duration = Duration::from_secs(600);
+/// What is left of a peak after each sweep.
+const DECAY: f64 = 0.9;
 /// Number of the pings sent here.
 const IDLE_PING: u64 = 2;
 
@@ -74,15 +76,29 @@ struct PeerPool {
     begun: usize,
     /// Streams begun in a sweep's time, at its peak, decaying.
     peak: f64,
+    draw: Draw,
+}
+
+/// How far the stock is drawn down: short streams bring their connections back, long ones do not.
+#[derive(Debug, Default)]
+struct Draw {
+    /// Connections taken since the last sweep and not brought back; below 0 where more came back.
+    out: isize,
+    /// The highest of that.
+    deepest: isize,
+    /// The deepest of a sweep's time, decaying.
+    peak: f64,
 }
 
 /// What the upkeep wants to know of a peer's idle connections.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct Stock {
     /// Usable ones.
     pub(super) idle: usize,
     /// Streams begun in a sweep's time, at its peak, decaying.
     pub(super) peak: f64,
+    /// Connections taken in a sweep's time before others came back, at its peak, decaying.
+    pub(super) drawn: f64,
 }
 
 /// The idle connections to every peer.
@@ -100,14 +116,23 @@ impl Pool {
         let mut peers = self.lock();
         let pool = peers.entry(peer.clone()).or_default();
         pool.begun += 1;
+        pool.draw.take();
         if targets.is_empty() {
             return pool.take_if(|_| true);
         }
         targets.iter().find_map(|target| pool.take_if(|idle| idle.target == *target))
     }
 
-    /// Takes back a connection that is idle again, or takes in a new one.
-    pub(super) fn put(&self, mut conn: Tunnel) {
+    /// Takes back a connection that is idle again.
+    pub(super) fn put(&self, conn: Tunnel) {
+        if let Some(pool) = self.lock().get_mut(conn.peer.cluster()) {
+            pool.draw.give_back();
+        }
+        self.add(conn);
+    }
+
+    /// Takes in a new connection.
+    pub(super) fn add(&self, mut conn: Tunnel) {
         let Some(target) = conn.target() else { return };
         if conn.draining {
             self.note_draining(&target.peer, target.replica);
@@ -174,7 +199,8 @@ impl Pool {
             draining.extend(found.into_iter().map(|replica| (peer.clone(), replica)));
             pool.draining.retain(|_, since| now.duration_since(*since) < DRAIN_MEMORY);
             let begun = std::mem::take(&mut pool.begun) as f64;
-            pool.peak = begun.max(pool.peak * 0.9);
+            pool.peak = begun.max(pool.peak * DECAY);
+            pool.draw.settle();
         }
         draining
     }
@@ -199,10 +225,28 @@ impl Pool {
 
     /// What there is for a peer.
     pub(super) fn stock(&self, peer: &ClusterId) -> Stock {
-        self.lock().get(peer).map_or(Stock { idle: 0, peak: 0.0 }, |pool| {
+        self.lock().get(peer).map_or(Stock::default(), |pool| {
             let usable = |idle: &&Idle| !matches!(idle.asked, Asked::Challenged(_));
-            Stock { idle: pool.idle.iter().filter(usable).count(), peak: pool.peak }
+            let idle = pool.idle.iter().filter(usable).count();
+            Stock { idle, peak: pool.peak, drawn: pool.draw.peak }
         })
+    }
+}
+
+impl Draw {
+    fn take(&mut self) {
+        self.out += 1;
+        self.deepest = self.deepest.max(self.out);
+    }
+
+    fn give_back(&mut self) {
+        self.out -= 1;
+    }
+
+    /// A sweep's time is over.
+    fn settle(&mut self) {
+        self.peak = (self.deepest as f64).max(self.peak * DECAY);
+        (self.out, self.deepest) = (0, 0);
     }
 }
 
@@ -305,5 +349,27 @@ fn poll_now<T>(mut act: impl FnMut(&mut Context<'_>) -> T) -> T {
     match pin!(future).poll(&mut cx) {
         Poll::Ready(value) => value,
         Poll::Pending => unreachable!("the future is ready at its first poll"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Draw;
+
+    #[test]
+    fn streams_that_come_back_draw_as_deep_as_they_are_many_at_once() {
+        let mut draw = Draw::default();
+        for _ in 0..1_000 {
+            (0..8).for_each(|_| draw.take());
+            (0..8).for_each(|_| draw.give_back());
+        }
+        draw.settle();
+        assert!((draw.peak - 8.0).abs() < 1e-9, "{draw:?}");
+        (0..25).for_each(|_| draw.take());
+        draw.settle();
+        assert!((draw.peak - 25.0).abs() < 1e-9, "they stay: {draw:?}");
+        (0..25).for_each(|_| draw.give_back());
+        draw.settle();
+        assert!((draw.peak - 22.5).abs() < 1e-9, "nothing was taken: {draw:?}");
     }
 }

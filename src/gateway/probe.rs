@@ -245,7 +245,7 @@ impl Probe {
                 if self.standing.is_none() {
                     self.standing = Some(conn);
                 } else {
-                    self.shared.pool.put(conn);
+                    self.shared.pool.add(conn);
                 }
             }
         }

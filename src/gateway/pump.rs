@@ -10,9 +10,16 @@ use tokio::net::TcpStream;
 
 use super::conn::{self, Conn};
 use super::ends;
-use super::memory::{Budget, SMALL_CHUNK, Share, with_scratch};
+use super::memory::{Budget, Share, TO_APP_CHUNK, with_scratch};
 use super::role::{Event, Role};
 use crate::wire::frame::{HEADER_OCTETS, Header, MAX_PAYLOAD};
+
+/// With less room than this what came so far is passed on before more is read.
+const LEAST_READ: usize = 4096;
+
+/// Octets that one direction moves before other streams of this thread have their turn: sockets
+/// with large buffers would else take and give for milliseconds.
+const TURN_OCTETS: usize = 512 * 1024;
 
 /// How a stream ended.
 #[derive(Debug)]
@@ -49,6 +56,10 @@ pub(super) struct Pump<'a, R> {
     /// Read from the tunnel, not yet taken by the application.
     pending: Vec<u8>,
     taken: usize,
+    /// What came from the tunnel behind the payload that was read last.
+    behind: Option<Result<Event, conn::Error>>,
+    /// Octets that the direction at work has moved in its turn.
+    moved: usize,
     app_finished: bool,
     app_broken: bool,
     fin_delivered: bool,
@@ -71,6 +82,8 @@ impl<'a, R: Role> Pump<'a, R> {
             to_app: budget.share(),
             pending: Vec::new(),
             taken: 0,
+            behind: None,
+            moved: 0,
             app_finished: false,
             app_broken: false,
             fin_delivered: false,
@@ -122,10 +135,21 @@ impl<'a, R: Role> Pump<'a, R> {
 
     /// Moves what can be moved.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        self.moved = 0;
         if let Poll::Ready(outcome) = self.poll_to_app(cx) {
             return Poll::Ready(Step::Done(outcome));
         }
+        self.moved = 0;
         self.poll_to_tunnel(cx)
+    }
+
+    /// Pends once the turn is over; the stream comes back after the others.
+    fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.moved < TURN_OCTETS {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn poll_to_app(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
@@ -133,14 +157,21 @@ impl<'a, R: Role> Pump<'a, R> {
             if ready!(self.poll_pending(cx)).is_err() {
                 self.break_app();
             }
-            if self.conn.is_idle() {
+            if self.behind.is_none() && self.conn.is_idle() {
                 // Both FINs are exchanged; the last of ours leaves with the flush below.
                 return match ready!(self.conn.poll_flush(cx)) {
                     Ok(()) => Poll::Ready(Outcome::Clean),
                     Err(error) => Poll::Ready(Outcome::Lost(error.into())),
                 };
             }
-            match ready!(self.poll_tunnel_event(cx)) {
+            let event = match self.behind.take() {
+                Some(behind) => behind,
+                None => {
+                    ready!(self.poll_turn(cx));
+                    ready!(self.poll_tunnel_event(cx))
+                }
+            };
+            match event {
                 Ok(Event::Fin) => {
                     if !self.app_broken {
                         ends::finish(self.app);
@@ -155,15 +186,28 @@ impl<'a, R: Role> Pump<'a, R> {
         }
     }
 
-    /// One event from the tunnel; payload goes straight to the application.
+    /// One event from the tunnel. Payload goes straight to the application, as much in one write
+    /// as has come and fits: a frame's records one by one would cost a system call each. What
+    /// came behind the payload waits until that is delivered.
     fn poll_tunnel_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, conn::Error>> {
+        let most = self.budget.chunk(TO_APP_CHUNK);
         with_scratch(|scratch| {
-            let event = ready!(self.conn.poll_event(cx, &mut scratch[..SMALL_CHUNK]))?;
-            if let Event::Payload(count) = event {
-                self.received += count as u64;
-                self.give_app(&scratch[..count]);
+            let mut have = 0;
+            while most - have >= LEAST_READ {
+                match self.conn.poll_event(cx, &mut scratch[have..most]) {
+                    Poll::Ready(Ok(Event::Payload(count))) => have += count,
+                    other if have == 0 => return other,
+                    Poll::Ready(other) => {
+                        self.behind = Some(other);
+                        break;
+                    }
+                    Poll::Pending => break,
+                }
             }
-            Poll::Ready(Ok(event))
+            self.received += have as u64;
+            self.moved += have;
+            self.give_app(&scratch[..have]);
+            Poll::Ready(Ok(Event::Payload(have)))
         })
     }
 
@@ -223,6 +267,7 @@ impl<'a, R: Role> Pump<'a, R> {
                     false => Poll::Pending,
                 };
             }
+            ready!(self.poll_turn(cx));
             if ready!(self.app.poll_read_ready(cx)).is_err() {
                 return Poll::Ready(Step::Done(Outcome::AppBroken));
             }
@@ -246,6 +291,7 @@ impl<'a, R: Role> Pump<'a, R> {
             Ok(count) => {
                 scratch[..HEADER_OCTETS].copy_from_slice(&Header::payload(count));
                 self.sent += count as u64;
+                self.moved += count;
                 self.to_tunnel.set(count);
                 let frame = &scratch[..HEADER_OCTETS + count];
                 // A failure shows at the next flush.

@@ -65,11 +65,11 @@ pub(super) fn seconds(table: &RouteTable, in_use: &InUse) -> HashMap<ClusterId, 
     seconds
 }
 
-/// Spares wanted for so much demand, so many streams that would move here, and so many begun in
+/// Spares wanted for what was drawn lately between two sweeps, so many streams that would move here, and so many begun in
 /// half a second where they are now: those are hedged here before the first candidate is known to
 /// be silent, and each of them should find a spare.
 pub(super) fn wanted(stock: Stock, moving: usize, begun: f64) -> usize {
-    let for_demand = demand(stock.peak).clamp(REST, MOST_FOR_DEMAND);
+    let for_demand = whole(stock.drawn).clamp(REST, MOST_FOR_DEMAND);
     let for_moving = match moving {
         0 => 0,
         count => count.div_ceil(SECOND_SHARE).max(whole(begun)).clamp(SECOND_LEAST, SECOND_MOST),
@@ -80,10 +80,6 @@ pub(super) fn wanted(stock: Stock, moving: usize, begun: f64) -> usize {
 /// Idle connections kept though not wanted.
 fn kept(wanted: usize) -> usize {
     if wanted <= REST { REST_KEPT } else { wanted * 2 }
-}
-
-fn demand(peak: f64) -> usize {
-    whole(peak / 2.0)
 }
 
 #[allow(
@@ -167,7 +163,7 @@ async fn dial(shared: Arc<Shared>, peer: ClusterId) -> (ClusterId, Made) {
     let Ok(mut conn) = shared.dial(&peer, address).await else { return (peer, Made::No) };
     let made = match shared.ready(&mut conn).await {
         Some(_) => {
-            shared.pool.put(conn);
+            shared.pool.add(conn);
             Made::Yes
         }
         None => Made::No,
@@ -181,10 +177,12 @@ mod tests {
 
     #[test]
     fn spares_follow_demand_and_the_streams_that_would_move() {
-        let rest = Stock { idle: 0, peak: 0.0 };
+        let rest = Stock::default();
+        let drawn = |drawn| Stock { drawn, ..rest };
         assert_eq!(wanted(rest, 0, 0.0), 4);
-        assert_eq!(wanted(Stock { idle: 0, peak: 25.0 }, 0, 0.0), 13);
-        assert_eq!(wanted(Stock { idle: 0, peak: 10_000.0 }, 0, 0.0), 64);
+        assert_eq!(wanted(Stock { peak: 5_000.0, ..drawn(8.0) }, 0, 0.0), 8, "they come back");
+        assert_eq!(wanted(drawn(24.3), 0, 0.0), 25);
+        assert_eq!(wanted(drawn(10_000.0), 0, 0.0), 64);
         assert_eq!(wanted(rest, 1, 0.0), 8);
         assert_eq!(wanted(rest, 1_000, 0.0), 100);
         assert_eq!(wanted(rest, 100_000, 0.0), 256);

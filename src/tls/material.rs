@@ -43,18 +43,38 @@ impl TimeProvider for Wall {
     }
 }
 
-/// AES-128-GCM first (the fastest with AES instructions), X25519MLKEM768 preferred.
+/// AES-128-GCM first where the processor has AES instructions (the fastest there), ChaCha20 first
+/// where it has none; X25519MLKEM768 preferred.
 pub(super) fn provider() -> Arc<CryptoProvider> {
     use aws_lc_rs::{cipher_suite as suite, kx_group as group};
+    let mut cipher_suites = vec![
+        suite::TLS13_AES_128_GCM_SHA256,
+        suite::TLS13_AES_256_GCM_SHA384,
+        suite::TLS13_CHACHA20_POLY1305_SHA256,
+    ];
+    if !has_aes() {
+        cipher_suites.rotate_right(1);
+    }
     Arc::new(CryptoProvider {
-        cipher_suites: vec![
-            suite::TLS13_AES_128_GCM_SHA256,
-            suite::TLS13_AES_256_GCM_SHA384,
-            suite::TLS13_CHACHA20_POLY1305_SHA256,
-        ],
+        cipher_suites,
         kx_groups: vec![group::X25519MLKEM768, group::X25519, group::SECP256R1, group::SECP384R1],
         ..aws_lc_rs::default_provider()
     })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_aes() -> bool {
+    std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq")
+}
+
+#[cfg(target_arch = "aarch64")]
+fn has_aes() -> bool {
+    std::arch::is_aarch64_feature_detected!("aes")
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn has_aes() -> bool {
+    false
 }
 
 /// The own leaf with its key.

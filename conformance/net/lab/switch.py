@@ -4,7 +4,8 @@ Each pair of clouds has a one-way delay, ±10 %, that never reorders. What sets 
 delayed alike: were every packet delayed by itself, a burst kept in order would always wait for its
 slowest, and the mean would not be the round trip. A packet belongs to the cloud
 that the third octet of its address names. Started with the namespaces' paths; then takes lines on
-standard input: `rtt A B MILLISECONDS` (answered by `ok` on standard output).
+standard input, each answered by `ok` on standard output: `rtt A B MILLISECONDS`; `jitter SHARE`;
+`loss SHARE`, of the packets of every way; `rate MBIT`, of every way, with a queue of 40 ms.
 """
 
 import ctypes
@@ -22,6 +23,7 @@ TUNSETIFF = 0x400454CA
 IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
 CLONE_NEWNET = 0x40000000
 JITTER = 0.1
+LONGEST_QUEUE = 0.04
 SAME_DELAY = 0.02
 BATCH = 128
 LONGEST_PACKET = 65536
@@ -53,6 +55,10 @@ class Line:
         self.drawn = {}
         self.due = []
         self.count = 0
+        self.jitter = JITTER
+        self.loss = 0.0
+        self.seconds_per_octet = 0.0
+        self.free = {}
 
     def set_round_trip(self, a, b, seconds):
         self.one_way[a, b] = self.one_way[b, a] = seconds / 2
@@ -62,9 +68,29 @@ class Line:
         """The delay of what sets out now."""
         until, delay = self.drawn.get(way, (0.0, 0.0))
         if now >= until:
-            delay = self.one_way[way] * random.uniform(1 - JITTER, 1 + JITTER)
+            delay = self.one_way[way] * random.uniform(1 - self.jitter, 1 + self.jitter)
             self.drawn[way] = (now + SAME_DELAY, delay)
         return delay
+
+    def command(self, name, *arguments):
+        """Does what a line on standard input says."""
+        if name == "rtt":
+            self.set_round_trip(int(arguments[0]), int(arguments[1]), float(arguments[2]) / 1000)
+        elif name == "jitter":
+            self.jitter = float(arguments[0])
+            self.drawn.clear()
+        elif name == "loss":
+            self.loss = float(arguments[0])
+        elif name == "rate":
+            self.seconds_per_octet = 8e-6 / float(arguments[0])
+
+    def sent(self, way, now, octets):
+        """When the last octet has left the queue; None if the queue is full or it is lost."""
+        begins = max(now, self.free.get(way, 0.0))
+        if begins - now > LONGEST_QUEUE or random.random() < self.loss:
+            return None
+        self.free[way] = begins + octets * self.seconds_per_octet
+        return self.free[way]
 
     def take(self, source):
         """Reads what the namespace sent, and schedules it."""
@@ -81,7 +107,10 @@ class Line:
             if way not in self.one_way:
                 continue
             now = time.monotonic()
-            at = max(now + self.delay(way, now), self.last.get(way, 0.0))
+            left = self.sent(way, now, len(packet))
+            if left is None:
+                continue
+            at = max(left + self.delay(way, now), self.last.get(way, 0.0))
             self.last[way] = at
             self.count += 1
             heapq.heappush(self.due, (at, self.count, target, packet))
@@ -118,8 +147,7 @@ def main():
             if not text:
                 return
             for command in text.decode().splitlines():
-                _, a, b, milliseconds = command.split()
-                line.set_round_trip(int(a), int(b), float(milliseconds) / 1000)
+                line.command(*command.split())
                 print("ok", flush=True)
 
 
