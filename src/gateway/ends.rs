@@ -119,10 +119,9 @@ fn is_all_sent(socket: &TcpStream) -> bool {
 /// into a reset: reads over a bounded amount for a bounded time.
 pub(super) async fn linger(socket: TcpStream) {
     let over = async {
-        let mut scratch = [0; 1024];
         let mut left = LINGER_OCTETS;
         while left > 0 && socket.readable().await.is_ok() {
-            match socket.try_read(&mut scratch) {
+            match socket.try_read(&mut [0; 1024]) {
                 Ok(0) => break,
                 Ok(count) => left = left.saturating_sub(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

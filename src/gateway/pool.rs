@@ -225,7 +225,7 @@ impl Pool {
 
     /// What there is for a peer.
     pub(super) fn stock(&self, peer: &ClusterId) -> Stock {
-        self.lock().get(peer).map_or(Stock::default(), |pool| {
+        self.lock().get(peer).map_or_else(Stock::default, |pool| {
             let usable = |idle: &&Idle| !matches!(idle.asked, Asked::Challenged(_));
             let idle = pool.idle.iter().filter(usable).count();
             Stock { idle, peak: pool.peak, drawn: pool.draw.peak }

@@ -144,7 +144,7 @@ impl<'a, R: Role> Pump<'a, R> {
     }
 
     /// Pends once the turn is over; the stream comes back after the others.
-    fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_turn(&self, cx: &Context<'_>) -> Poll<()> {
         if self.moved < TURN_OCTETS {
             return Poll::Ready(());
         }

@@ -67,24 +67,39 @@ pub(super) async fn carry<R: Role>(
     let (sent, received) = (pump.sent, pump.received);
     let fin_delivered = pump.fin_delivered();
     let rest = pump.into_pending();
-    let finished = |ending, conn| Finished { ending, sent, received, conn };
-    match end {
+    let (ending, conn) = match end {
         End::Of(Outcome::Clean) => {
             ends::close(app);
             conn.watch_acknowledgements(true);
-            finished(Ending::Ok, Some(conn))
+            (Ending::Ok, Some(conn))
         }
+        // Rare, and boxed: every idle stream would else hold the room that winding up needs.
+        end => Box::pin(wind_up(end, app, conn, rest, fin_delivered)).await,
+    };
+    Finished { ending, sent, received, conn }
+}
+
+/// Ends a stream that did not end as agreed; its connection, where it can carry another.
+async fn wind_up<R: Role>(
+    end: End,
+    app: TcpStream,
+    mut conn: Conn<R>,
+    rest: Vec<u8>,
+    fin_delivered: bool,
+) -> (Ending, Option<Conn<R>>) {
+    match end {
+        End::Of(Outcome::Clean) => (Ending::Ok, Some(conn)),
         End::Of(Outcome::AppBroken) => {
             ends::reset(app);
             let reset = conn.role().reset();
             conn.queue_some(reset);
             conn.close().await;
-            finished(Ending::AppReset, None)
+            (Ending::AppReset, None)
         }
         End::Of(Outcome::Cancelled) => {
             ends::reset(app);
             conn.watch_acknowledgements(true);
-            finished(Ending::Cancelled, Some(conn))
+            (Ending::Cancelled, Some(conn))
         }
         End::Of(outcome @ (Outcome::Reset | Outcome::Lost(_)))
             if fin_delivered && R::QUIET_AFTER_FIN =>
@@ -93,24 +108,24 @@ pub(super) async fn carry<R: Role>(
             drop(conn);
             ends::linger(app).await;
             let lost = matches!(outcome, Outcome::Lost(_));
-            finished(if lost { Ending::PeerLost } else { Ending::PeerReset }, None)
+            (if lost { Ending::PeerLost } else { Ending::PeerReset }, None)
         }
         End::Of(Outcome::Reset) => {
             drop(conn);
             ends::deliver_and_reset(app, &rest).await;
-            finished(Ending::PeerReset, None)
+            (Ending::PeerReset, None)
         }
         End::Of(Outcome::Lost(error)) => {
             tracing::debug!(%error, "the tunnel of an open stream was lost");
             drop(conn);
             ends::deliver_and_reset(app, &rest).await;
-            finished(Ending::PeerLost, None)
+            (Ending::PeerLost, None)
         }
         End::Cut(cut) => {
             let reset = conn.role().reset();
             conn.queue_some(reset);
             let (_, ()) = tokio::join!(conn.close(), ends::deliver_and_reset(app, &rest));
-            finished(cut.into(), None)
+            (cut.into(), None)
         }
     }
 }
