@@ -418,11 +418,13 @@ async fn own_backends_answer_and_a_client_is_kept_to_one_where_that_is_wanted() 
     let affinity = SessionAffinity::ClientIp { timeout_seconds: 60 };
     export_with(&mut paris, &udp(), &addresses, CallerRules::default(), affinity);
     import(&mut paris, &["paris"]).await;
+    paris.change_route(|route| route.session_affinity = affinity);
     let mut seen = BTreeSet::new();
     for _ in 0..20 {
         seen.insert(ask(&client_of(paris.vip).await, b"").await);
     }
     assert_eq!(seen.len(), 1);
+    paris.change_route(|route| route.session_affinity = SessionAffinity::None);
     export(&mut paris, &addresses, CallerRules::default());
     for _ in 0..200 {
         seen.insert(ask(&client_of(paris.vip).await, b"").await);
