@@ -99,6 +99,13 @@ impl Wishes {
                 choose(value, [("direct", LocalMode::Direct), ("gateway", LocalMode::Gateway)]),
                 ("direct or gateway", "direct is used"),
             ),
+            _ => self.take_own(key, value),
+        }
+    }
+
+    /// Those that stay with the cluster that has the export.
+    fn take_own(&mut self, key: &str, value: &str) -> Result<(), (&'static str, &'static str)> {
+        match key {
             "max-streams" => set(
                 &mut self.most_streams,
                 match value {

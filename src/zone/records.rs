@@ -197,11 +197,14 @@ pub(super) fn pod(route: &Route, cluster: &str, host: &str) -> Option<Node> {
     (!addresses.is_empty()).then(|| Node::pod(addresses))
 }
 
+/// Addresses by pod's label.
+pub(super) type Hosts = BTreeMap<Box<str>, Vec<IpAddr>>;
+
 /// What [`pod`] finds, for all pods of a headless service at once: by cluster, then by label.
-pub(super) fn pods(route: &Route) -> Vec<(&ClusterId, BTreeMap<Box<str>, Vec<IpAddr>>)> {
+pub(super) fn pods(route: &Route) -> Vec<(&ClusterId, Hosts)> {
     let direct = route.direct.iter().filter(|d| headless(route) && !d.endpoints.is_empty());
     let hosts = |direct: &DirectEndpoints| {
-        let mut hosts: BTreeMap<Box<str>, Vec<IpAddr>> = BTreeMap::new();
+        let mut hosts = Hosts::new();
         for endpoint in &direct.endpoints {
             hosts.entry(host(endpoint)).or_default().push(endpoint.address);
         }
