@@ -10,10 +10,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::settings;
-use crate::catalog::{Backend, CallerRules, ClusterRules, Export, LocalExport, Share, Steer};
+use crate::catalog::{
+    Backend, CallerRules, ClusterRules, Export, Guidance, LocalExport, Share, Steer,
+};
 use crate::kubernetes::{ClusterView, GatewayMember, SecretData};
 use crate::model::{
-    Callee, ClusterId, Drain, PeerAddress, PortKey, PortNumber, Protocol, ReplicaId, ServiceKey,
+    Callee, ClusterId, Drain, Namespace, PeerAddress, PortKey, PortNumber, Protocol, ReplicaId,
+    ServiceKey,
 };
 use crate::objects::PortBook;
 use crate::peering::{PeerConfig, Presence};
@@ -35,6 +38,8 @@ pub(super) struct ClusterFacts {
     pub(super) bundles: BTreeMap<ClusterId, Arc<str>>,
     /// The drains that they ask for.
     pub(super) drains: BTreeMap<ClusterId, Drain>,
+    /// How namespaces want callers to be led, where they say so.
+    pub(super) namespaces: BTreeMap<Namespace, Guidance>,
 }
 
 /// One own export as it was last known. Slices stay behind: they are of use only to a writer,
@@ -46,7 +51,10 @@ struct SavedExport {
     allow: CallerRules,
     #[serde(default)]
     most_streams: Option<u32>,
+    #[serde(default)]
     steer: Steer,
+    #[serde(default)]
+    guidance: Guidance,
     backends: Vec<(PortKey, Vec<Backend>)>,
 }
 
@@ -60,6 +68,8 @@ pub(super) struct SavedCluster {
     bundles: BTreeMap<ClusterId, Arc<str>>,
     #[serde(default)]
     drains: BTreeMap<ClusterId, Drain>,
+    #[serde(default)]
+    namespaces: BTreeMap<Namespace, Guidance>,
 }
 
 /// The own exports by name.
@@ -74,6 +84,7 @@ impl SavedCluster {
             allow: local.allow.clone(),
             most_streams: local.most_streams,
             steer: local.steer,
+            guidance: local.guidance.clone(),
             backends: local.backends.iter().map(|(port, all)| (*port, all.clone())).collect(),
         };
         let ports = facts
@@ -87,6 +98,7 @@ impl SavedCluster {
             peers: facts.peers.clone(),
             bundles: facts.bundles.clone(),
             drains: facts.drains.clone(),
+            namespaces: facts.namespaces.clone(),
         }
     }
 
@@ -101,6 +113,7 @@ impl SavedCluster {
                 most_streams: saved.most_streams,
                 steer: saved.steer,
                 direct_share: Share::FULL,
+                guidance: saved.guidance,
                 backends: saved.backends.into_iter().collect(),
                 slices: Vec::new(),
                 problems: Vec::new(),
@@ -115,6 +128,7 @@ impl SavedCluster {
             peers: self.peers,
             bundles: self.bundles,
             drains: self.drains,
+            namespaces: self.namespaces,
         };
         (self.exports.into_iter().map(restored).collect(), facts)
     }
@@ -251,12 +265,14 @@ impl ClusterFacts {
             callee.pod.is_some() && !service.foreign && !service.ports.is_empty()
         });
         let pods = pods.map(|(callee, service)| (callee.clone(), service.ips.clone()));
+        let guiding = view.namespaces.iter().filter(|(_, said)| **said != Guidance::default());
         Self {
             addresses: imports.chain(pods).collect(),
             ports,
             peers: settings::kubernetes::peers_of_objects(&view.peers),
             bundles: settings::kubernetes::supply(None, &view.peers).peers,
             drains: settings::kubernetes::drains_of_objects(&view.peers),
+            namespaces: guiding.map(|(name, said)| (name.clone(), said.clone())).collect(),
         }
     }
 }

@@ -258,6 +258,10 @@ impl Planner {
         if before.peers != facts.peers {
             self.take_peers(&facts.peers);
         }
+        if before.namespaces != facts.namespaces {
+            self.inputs.namespaces.clone_from(&facts.namespaces);
+            self.dirty = Dirty::All;
+        }
         if before.drains != facts.drains {
             self.steering.annotate(facts.drains.clone());
         }

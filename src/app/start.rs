@@ -54,6 +54,7 @@ pub(super) fn from_cluster(config: &Config, store: &Store) -> (Start, Arc<Cluste
     let mut inputs = inputs(config, store, &peers, local);
     inputs.vips = facts.addresses.clone();
     inputs.ports = Arc::clone(&facts.ports);
+    inputs.namespaces.clone_from(&facts.namespaces);
     let facts = Arc::new(facts);
     let addresses = Addresses::Clusters(Arc::clone(&facts));
     let known = Known { peers, addresses, restored };
@@ -76,6 +77,7 @@ fn inputs(config: &Config, store: &Store, peers: &[PeerConfig], local: LocalCata
         peers: peers.iter().map(&mut restored).collect(),
         vips: BTreeMap::new(),
         ports: Arc::default(),
+        namespaces: BTreeMap::new(),
         drains: Arc::default(),
     }
 }

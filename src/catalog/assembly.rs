@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::annotations::{Wishes, parse_settings};
 use super::export::{EndpointPort, Export, ExportedEndpoint, ExportedPort, IpFamily, ServiceType};
+use super::guidance::Guidance;
 use super::local::{Backend, ExportProblem, LocalExport};
 use super::object::{
     ExportObject, ObjectKind, ServiceObject, SliceEndpoint, SliceObject, SliceObjectKey,
@@ -238,6 +239,7 @@ fn build(
         most_streams,
         steer,
         direct_share: Share::FULL,
+        guidance: Guidance::parse(&wanted.settings).0,
         backends,
         slices,
         problems,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::assembly::NotExported;
 use super::export::Export;
+use super::guidance::Guidance;
 use super::object::SliceObject;
 use super::settings::{CallerRules, ClusterRules, Share, Steer};
 use crate::model::{HostLabel, PortKey, ServiceKey};
@@ -42,6 +43,8 @@ pub struct LocalExport {
     /// Most streams at a time through one gateway replica, 1 or more; `None`: as many as that
     /// replica carries at all.
     pub most_streams: Option<u32>,
+    /// How callers are to be led, as far as its annotations really say so.
+    pub guidance: Guidance,
     /// What its annotations ask about its share.
     pub steer: Steer,
     /// What it takes of the connections that pass no gateway: as its share, but for the pressure

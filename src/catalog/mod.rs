@@ -13,6 +13,7 @@ mod admit;
 mod annotations;
 mod assembly;
 mod export;
+mod guidance;
 mod local;
 mod merge;
 mod object;
@@ -26,6 +27,7 @@ pub use export::{
     AffinityTimeout, EndpointPort, Export, ExportedEndpoint, ExportedHost, ExportedPort, IpFamily,
     PeerCatalog, ServiceType, SessionAffinity,
 };
+pub use guidance::Guidance;
 pub use local::{Backend, ExportProblem, LocalCatalog, LocalExport};
 pub use merge::{Claim, Conflict, ConflictReason, Merged, Precedence, merge};
 pub use object::{

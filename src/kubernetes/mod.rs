@@ -33,7 +33,7 @@ pub use client::{Access, Clients};
 pub use events::{Event, Events, Severity, Subject};
 pub use mirror::{Existing, Mirror};
 pub use source::Source;
-pub use view::{ClusterView, GatewayMember, NamespaceSettings, PeerSpec, Refused, SecretData};
+pub use view::{ClusterView, GatewayMember, PeerSpec, Refused, SecretData};
 pub use writer::{
     BURST, MAX_IN_FLIGHT, RATE, REST, Writer, WriterConfig, WriterHandle, WriterInputs,
     WriterMetrics, WriterOutputs,

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use zeroize::Zeroizing;
 
 pub(super) use self::keep::{Held, View};
-use crate::catalog::{IpFamily, NamespaceRules};
+use crate::catalog::{Guidance, IpFamily, NamespaceRules};
 use crate::model::{Callee, ClusterId, Drain, Namespace, PeerAddress, ServiceKey};
 use crate::objects::{
     Condition, McsVersion, Observed, ObservedExport, ObservedImport, ObservedService, derived_name,
@@ -28,8 +28,8 @@ pub struct ClusterView {
     pub families: Vec<IpFamily>,
     /// The version in which ServiceImports are served.
     pub mcs: McsVersion,
-    /// The namespaces that are not on their way out.
-    pub namespaces: Arc<BTreeMap<Namespace, NamespaceSettings>>,
+    /// The namespaces that are not on their way out, and how they want callers led.
+    pub namespaces: Arc<BTreeMap<Namespace, Guidance>>,
     /// The derived Services, ours alone, those of remote pods among them.
     pub services: Arc<BTreeMap<Callee, ObservedService>>,
     /// Services of others whose name begins as those of ours do; see [`ClusterView::service`].
@@ -50,13 +50,6 @@ pub struct ClusterView {
     pub secret: Option<Arc<SecretData>>,
     /// The objects that were refused.
     pub refused: Arc<Vec<Refused>>,
-}
-
-/// A namespace that is not on its way out.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct NamespaceSettings {
-    /// Its annotations with the prefix `portolan.dev/`, prefix removed.
-    pub settings: BTreeMap<Box<str>, Box<str>>,
 }
 
 /// A `Peer` (`portolan.dev/v1alpha1`).

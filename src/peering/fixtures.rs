@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::catalog::{
-    CallerRules, ClusterRules, DnsMode, Export, ExportedEndpoint, ExportedPort, Fence, IpFamily,
-    LocalCatalog, LocalExport, LocalMode, Policy, ProxyProtocol, ServiceType, SessionAffinity,
-    Settings, Share, Steer, Weight,
+    CallerRules, ClusterRules, DnsMode, Export, ExportedEndpoint, ExportedPort, Fence, Guidance,
+    IpFamily, LocalCatalog, LocalExport, LocalMode, Policy, ProxyProtocol, ServiceType,
+    SessionAffinity, Settings, Share, Steer, Weight,
 };
 use crate::model::{ClusterId, HostLabel, PortKey, PortNumber, PortSpec, Protocol, ServiceKey};
 
@@ -109,6 +109,7 @@ pub(super) fn catalog(revision: u64, exports: Vec<(Export, ClusterRules)>) -> Lo
             most_streams: None,
             steer: Steer::default(),
             direct_share: Share::FULL,
+            guidance: Guidance::default(),
             backends: BTreeMap::new(),
             slices: Vec::new(),
             problems: Vec::new(),

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use super::order::is_last_resort;
 use super::steer::Steered;
 use super::{GatewayPorts, PeerStatus};
-use crate::catalog::{LocalCatalog, PeerCatalog, Share};
+use crate::catalog::{Guidance, LocalCatalog, PeerCatalog, Share};
 use crate::health::{PeerState, PeerView};
-use crate::model::{Callee, ClusterId, Locality, ServiceKey};
+use crate::model::{Callee, ClusterId, Locality, Namespace, ServiceKey};
 
 /// Everything a plan depends on.
 #[derive(Debug, Clone)]
@@ -31,6 +31,8 @@ pub struct Inputs {
     pub vips: BTreeMap<Callee, Vec<IpAddr>>,
     /// Allocated ports of the gateway; none where it listens on the addresses themselves.
     pub ports: Arc<GatewayPorts>,
+    /// How namespaces of this cluster want its callers to be led.
+    pub namespaces: BTreeMap<Namespace, Guidance>,
     /// The drains in force, for people; their shares stand in `local` and `peers`.
     pub drains: Arc<Vec<Steered>>,
 }

@@ -70,7 +70,10 @@ fn vips_of(services: &HashMap<ServiceKey, Arc<Route>>) -> BTreeMap<IpAddr, Calle
 pub fn plan_service(inputs: &Inputs, key: &ServiceKey, now: Instant) -> Option<Route> {
     let exporters = exporters(inputs, key);
     let claims: Vec<Claim<'_>> = exporters.iter().map(Exporter::claim).collect();
-    let merged = merge(Some(&inputs.cluster), &claims)?;
+    let mut merged = merge(Some(&inputs.cluster), &claims)?;
+    if let Some(guidance) = inputs.namespaces.get(&key.namespace) {
+        guidance.lead(&mut merged, inputs.local.exports.get(key).map(|own| &own.guidance));
+    }
     let rules = Rules { policy: &merged.policy, fence: merged.fence, own: &inputs.locality };
     let ports = merged
         .ports

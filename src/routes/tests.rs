@@ -10,8 +10,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::catalog::{
     Backend, CallerRules, ClusterRules, DnsMode, Export, ExportedEndpoint, ExportedPort, Fence,
-    IpFamily, LocalCatalog, LocalExport, PeerCatalog, Policy, ServiceType, SessionAffinity,
-    Settings, Share, Steer, Weight,
+    Guidance, IpFamily, LocalCatalog, LocalExport, PeerCatalog, Policy, ServiceType,
+    SessionAffinity, Settings, Share, Steer, Weight,
 };
 use crate::health::{Pace, PeerState, PeerView, ReplicaView, Target};
 use crate::model::{
@@ -88,6 +88,7 @@ impl World {
             peers: BTreeMap::new(),
             vips: BTreeMap::from([(web().into(), vec![IpAddr::from([127, 64, 0, 1])])]),
             ports: Arc::default(),
+            namespaces: BTreeMap::new(),
             drains: Arc::default(),
         };
         Self { inputs, now }
@@ -107,6 +108,7 @@ impl World {
             most_streams: None,
             steer: Steer::default(),
             direct_share: Share::FULL,
+            guidance: Guidance::default(),
             backends: BTreeMap::from([(port(80), backends)]),
             slices: Vec::new(),
             problems: Vec::new(),
@@ -348,6 +350,26 @@ fn a_replica_that_comes_back_does_not_shrink_the_share_of_its_peer() {
     let health = world.inputs.peers.get_mut(&cluster("oregon")).unwrap().health.as_mut().unwrap();
     health.replicas[1].state = Down;
     assert!((share(&world) - 0.1).abs() < f32::EPSILON, "the dead take no share");
+}
+
+#[test]
+fn a_namespace_leads_its_callers_but_for_what_the_own_export_says() {
+    let said = |policy| Guidance { policy: Some(policy), ..Guidance::default() };
+    let led = |mut world: World, own: Guidance| {
+        let key = world.route().key;
+        world.inputs.namespaces.insert(key.namespace.clone(), said(Policy::Local));
+        let mut local = LocalCatalog::clone(&world.inputs.local);
+        if let Some(export) = local.exports.get_mut(&key) {
+            Arc::make_mut(export).guidance = own;
+        }
+        world.inputs.local = Arc::new(local);
+        world.route().policy
+    };
+    let peer = || World::new().peer_with("oregon", Up, 20, &[(80, 1)], settings(Policy::Weighted));
+    assert_eq!(led(peer(), Guidance::default()), Policy::Local);
+    let own = || peer().own(1, settings(Policy::Nearest));
+    assert_eq!(led(own(), Guidance::default()), Policy::Local, "its export says nothing");
+    assert_eq!(led(own(), said(Policy::Nearest)), Policy::Nearest);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::catalog::{
-    Backend, CallerRules, ClusterRules, Export, ExportedPort, LocalCatalog, LocalExport,
+    Backend, CallerRules, ClusterRules, Export, ExportedPort, Guidance, LocalCatalog, LocalExport,
     ServiceType, SessionAffinity, Settings, Share, Steer,
 };
 use crate::clock;
@@ -248,6 +248,7 @@ impl Site {
             most_streams: None,
             steer: Steer::default(),
             direct_share: Share::FULL,
+            guidance: Guidance::default(),
             backends: [(port_key(), backends)].into(),
             slices: Vec::new(),
             problems: vec![],

@@ -16,9 +16,9 @@ use serde_json::value::RawValue;
 use self::custom::{export, import, namespace, property};
 use super::text::{AddressType, BareHead, Conditions, Head, Metadata};
 use super::{Name, Resource};
-use crate::catalog::{IpFamily, SourceEvent};
+use crate::catalog::{Guidance, IpFamily, SourceEvent};
 use crate::kubernetes::mirror::Existing;
-use crate::kubernetes::view::{GatewayMember, NamespaceSettings, PeerSpec, SecretData};
+use crate::kubernetes::view::{GatewayMember, PeerSpec, SecretData};
 use crate::model::{
     Callee, ClusterId, Namespace, PeerAddress, PortNumber, Protocol, ServiceKey, ServiceName,
     canonical,
@@ -73,7 +73,7 @@ pub(in super::super) enum Seen {
     /// A slice of the gateway's Service.
     Members(Vec<GatewayMember>),
     /// A namespace that stays.
-    Namespace(Namespace, NamespaceSettings),
+    Namespace(Namespace, Guidance),
     /// A ServiceExport.
     Export(ServiceKey, ObservedExport),
     /// A ServiceImport.

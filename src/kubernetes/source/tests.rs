@@ -1,13 +1,12 @@
 //! The source against a fake API server; the names of the faults are those of the fault list.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prometheus::Registry;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::catalog::{Assembly, SourceEvent};
+use crate::catalog::{Assembly, Guidance, Policy, SourceEvent};
 use crate::drain::{self, Trigger};
 use crate::kubernetes::client::Access;
 use crate::model::{ClusterId, Namespace, ServiceKey};
@@ -293,8 +292,8 @@ async fn the_view_shows_replicas_addresses_peers_and_the_secret() {
     let secret = view.secret.as_ref().unwrap();
     assert_eq!(&secret.0["tls.crt"][..], b"CERT");
     assert!(!format!("{view:?}").contains("CERT"));
-    let settings = &view.namespaces[&Namespace::parse("dev").unwrap()].settings;
-    assert_eq!(*settings, BTreeMap::from([("policy".into(), "local".into())]));
+    let said = &view.namespaces[&Namespace::parse("dev").unwrap()];
+    assert_eq!(*said, Guidance { policy: Some(Policy::Local), ..Guidance::default() });
     rig.server.terminate("dev");
     let dev = Namespace::parse("dev").unwrap();
     rig.until("the end of the namespace", |rig| !rig.view.borrow().namespaces.contains_key(&dev))

@@ -146,6 +146,7 @@ impl Scene {
             local: Arc::default(),
             peers: BTreeMap::new(),
             vips: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
             drains: Arc::default(),
             ports: Arc::default(),
         };

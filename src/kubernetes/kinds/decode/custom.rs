@@ -9,8 +9,8 @@ use super::super::text::{
     ExportText, ImportText, NamespaceText, PeerText, PropertyText, SecretText,
 };
 use super::{Decoded, Decoder, Seen, Sent, addresses, conditions, shown};
-use crate::catalog::{ExportObject, NamespaceRules, SourceEvent};
-use crate::kubernetes::view::{NamespaceSettings, PeerSpec, SecretData};
+use crate::catalog::{ExportObject, Guidance, NamespaceRules, SourceEvent};
+use crate::kubernetes::view::{PeerSpec, SecretData};
 use crate::model::{ClusterId, Drain, Namespace, PeerAddress};
 use crate::objects::{Kind, LABEL_MANAGED_BY, MANAGER, ObservedExport, ObservedImport};
 
@@ -73,7 +73,11 @@ pub(super) fn namespace(mut object: Sent<'_>) -> Result<Decoded, String> {
     if object.head.deletion_timestamp.is_some() || status.phase.as_deref() == Some("Terminating") {
         return Ok(Decoded::default());
     }
-    Ok(Seen::Namespace(name, NamespaceSettings { settings: object.take_settings() }).into())
+    let (said, problems) = Guidance::parse(&object.take_settings());
+    for problem in problems {
+        tracing::warn!(namespace = %name, field = %problem.field, "{}", problem.message);
+    }
+    Ok(Seen::Namespace(name, said).into())
 }
 
 pub(super) fn export(mut object: Sent<'_>) -> Result<Decoded, String> {
