@@ -121,14 +121,16 @@ impl Desk {
             }
         };
         tracing::info!(%of, drain = ordered.map(tracing::field::display), "drain ordered");
+        let drains = Arc::new(drains);
+        self.orders.send_modify(|orders| {
+            let (drains, pressure) = (Arc::clone(&drains), orders.pressure.clone());
+            *orders = Arc::new(Orders { drains, pressure });
+        });
+        // In force first: a disk that hangs must not hold up a drain.
         let kept = self.keep(&drains).await;
         if !kept {
             note = Some("the state folder refused it, so a restart will forget it".to_owned());
         }
-        self.orders.send_modify(|orders| {
-            let pressure = orders.pressure.clone();
-            *orders = Arc::new(Orders { drains: Arc::new(drains), pressure });
-        });
         let annotated =
             table.drains.iter().find(|known| known.of == of && known.by == By::Annotation);
         if annotated.is_some() {

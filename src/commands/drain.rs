@@ -16,6 +16,8 @@ use crate::admin::order::{DrainAsk, DrainTaken};
 
 /// How often the agents are asked how far they are.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// So soon after an order it may not be in a table yet.
+const FIRST_LOOKS: u32 = 3;
 /// Looks in a row that an agent may leave unanswered.
 const MOST_SILENT_LOOKS: u32 = 10;
 
@@ -66,6 +68,7 @@ async fn follow(
     watched: bool,
 ) -> Result<Vec<Option<DrainJson>>, Exit> {
     let mut silent = 0;
+    let mut made = 0;
     loop {
         let looks = each(agents, |agent| async move { agent.drains().await }).await;
         let looks: Result<Vec<_>, Error> =
@@ -76,7 +79,10 @@ async fn follow(
                 if watched {
                     progress(&looks);
                 }
-                if looks.iter().flatten().all(is_done) {
+                // An order is shown from the next table on.
+                made += 1;
+                let shown = made > FIRST_LOOKS || looks.iter().all(Option::is_some);
+                if shown && looks.iter().flatten().all(is_done) {
                     if watched {
                         progress_ends();
                     }

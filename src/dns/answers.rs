@@ -28,6 +28,8 @@ const SERVICES: &[u8] = b"\x03svc";
 const MAX_LABELS: usize = 5;
 /// No message is longer, so of an ordered answer nobody ever sees more.
 const MAX_SET_OCTETS: usize = u16::MAX as usize;
+/// Additional records are a courtesy, and many ports could repeat those of many pods.
+const MAX_ADDITIONAL_OCTETS: usize = 4096;
 
 /// All answers of one route table.
 #[derive(Debug)]
@@ -36,6 +38,7 @@ pub struct Answers {
     /// The zone's name on the wire, lower case, with the root label.
     apex: Box<[u8]>,
     soa: Soa,
+    revision: u64,
     serial: u32,
     /// The zone's own names.
     own: Box<[Name]>,
@@ -148,6 +151,7 @@ impl Answers {
             zone: zone.clone(),
             apex: wire_name(zone.as_str()).into(),
             soa: Soa::new(zone),
+            revision: table.revision,
             serial: zone::serial(table),
             own: names(own, zone.as_str()),
             services,
@@ -267,7 +271,7 @@ fn set(records: &RecordSet, asked: &Asked<'_>) -> Set {
     }
     let split = octets.len();
     for record in &records.additional {
-        if octets.len() - split > MAX_SET_OCTETS {
+        if octets.len() - split > MAX_ADDITIONAL_OCTETS {
             break;
         }
         asked.push(record, &mut octets);
@@ -302,8 +306,12 @@ impl SharedAnswers {
 }
 
 impl Compiler {
-    /// Compiles a table and puts its answers in force.
+    /// Compiles a table and puts its answers in force. One of the same revision differs in nothing
+    /// that is answered.
     pub fn publish(&mut self, table: &RouteTable) {
+        if self.shared.load().revision == table.revision {
+            return;
+        }
         let answers = Answers::compile(table, &self.zone, Some(&self.shared.load()));
         self.shared.store(Arc::new(answers));
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use smallvec::SmallVec;
@@ -13,12 +13,16 @@ use super::affinity::Client;
 use super::load::{Place, Seat, Wanted};
 use super::{Shared, ends, proxy};
 use crate::catalog::{LocalExport, ProxyProtocol, SessionAffinity};
+use crate::clock;
 use crate::model::{HostLabel, PortKey, ServiceKey, canonical};
 use crate::routes::RouteTable;
 use crate::wire::frame::Verdict;
 
 /// A dial that was given less time than this says nothing about the backend.
 const LEAST_PATIENCE: Duration = Duration::from_millis(500);
+
+/// No backend in reach needs so long to take a connection; importers turn away after it.
+const SILENT: Duration = Duration::from_millis(250);
 
 /// A backend that took the connection, with what counts the stream.
 #[derive(Debug)]
@@ -29,6 +33,31 @@ pub(super) struct Backed {
     pub(super) seat: Seat,
     /// The stream in its service.
     pub(super) place: Place,
+}
+
+/// A dial under way. Whoever asked may turn to somebody else meanwhile; a backend that was silent
+/// for so long by then is as bad as one that was waited for to the end.
+struct Dialling(Option<(Seat, Instant)>);
+
+impl Dialling {
+    fn new(seat: Seat) -> Self {
+        Self(Some((seat, clock::now())))
+    }
+
+    /// It was waited for to its end.
+    fn over(mut self) -> Option<Seat> {
+        self.0.take().map(|(seat, _)| seat)
+    }
+}
+
+impl Drop for Dialling {
+    fn drop(&mut self) {
+        if let Some((seat, since)) = self.0.take()
+            && clock::now().saturating_duration_since(since) >= SILENT
+        {
+            seat.went_wrong();
+        }
+    }
 }
 
 /// A stream that wants a backend.
@@ -86,7 +115,10 @@ impl Shared {
             let Some(seat) = self.loads.seat(wanted, fits) else { break };
             let address = seat.address;
             tried.push(address);
-            match tokio::time::timeout(patience, TcpStream::connect(address)).await {
+            let dialling = Dialling::new(seat);
+            let dialled = tokio::time::timeout(patience, TcpStream::connect(address)).await;
+            let Some(seat) = dialling.over() else { break };
+            match dialled {
                 Ok(Ok(socket)) => match greet(&socket, export, client, address) {
                     Ok(()) => return Ok(Backed { socket, seat, place }),
                     Err(error) => {

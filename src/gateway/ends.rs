@@ -88,11 +88,12 @@ pub(super) fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-/// Whether the other side has reset it: known even while nothing is read.
+/// Whether the other side has reset it: known even while nothing is read. That both directions
+/// have their FIN (`HUP`) is no reset: what came before may still be to be read.
 pub(super) fn is_reset(socket: &TcpStream) -> bool {
     let mut asked = [PollFd::new(socket, PollFlags::empty())];
     let is_told = poll(&mut asked, Some(&Timespec::default())).is_ok();
-    is_told && asked[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+    is_told && asked[0].revents().intersects(PollFlags::ERR)
 }
 
 /// Waits, for a bounded time, until nothing unsent is left in the kernel: a reset would throw it

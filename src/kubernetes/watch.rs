@@ -251,7 +251,10 @@ impl Watcher {
         let older = std::mem::take(&mut self.version);
         let (api, version) = self.api();
         let params = ListParams { limit: Some(1), ..Default::default() };
-        let Ok(request) = api.list(&params) else { return };
+        let Ok(request) = api.list(&params) else {
+            self.version = older;
+            return;
+        };
         let read = page(&self.clients.watch, request, &self.timing);
         match timeout(self.timing.page, read).await {
             Ok(Ok(_)) => {

@@ -78,8 +78,14 @@ impl DerivedService {
         if !self.meta.annotations.contains_key(ANNOTATION_PORTS) {
             annotations[ANNOTATION_PORTS] = Value::Null;
         }
+        let mut labels = json!(self.meta.labels);
+        for of_pods in [LABEL_POD, LABEL_POD_CLUSTER] {
+            if !self.meta.labels.contains_key(of_pods) {
+                labels[of_pods] = Value::Null;
+            }
+        }
         json!({
-            "metadata": { "labels": self.meta.labels, "annotations": annotations },
+            "metadata": { "labels": labels, "annotations": annotations },
             "spec": spec,
         })
     }

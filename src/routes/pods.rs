@@ -65,8 +65,8 @@ impl RemotePod {
 }
 
 impl RemotePods {
-    /// Chooses among the pods of these clusters, which are looked at in the order of their names:
-    /// by its hostname, so that what is chosen does not move when others come and go behind it.
+    /// Chooses among the pods of these clusters, each of which has its part of the places: by
+    /// hostname, so that what is chosen does not move when others come and go behind it.
     pub(super) fn choose<'a>(
         clusters: impl Iterator<Item = (&'a ClusterId, &'a [ExportedHost], bool)>,
         ports: &BTreeSet<PortKey>,
@@ -75,23 +75,40 @@ impl RemotePods {
         let mut pods = Self::default();
         let mut clusters: Vec<_> = clusters.collect();
         clusters.sort_by_key(|(cluster, ..)| *cluster);
+        let fair = MAX_REMOTE_PODS / clusters.len().max(1);
+        let mut wanted: Vec<Vec<RemotePod>> = Vec::new();
         for (cluster, hosts, has_ready) in clusters {
             if hosts.is_empty() && has_ready {
                 pods.nameless.push(cluster.clone());
             }
+            let mut of_cluster = Vec::new();
             for host in hosts {
                 let carried = |port: &&EndpointPort| {
                     port.key.protocol != Protocol::Sctp && ports.contains(&port.key)
                 };
                 let ports: Vec<_> = host.ports.iter().filter(carried).copied().collect();
-                if ports.is_empty() || pods.led.len() >= MAX_REMOTE_PODS {
+                if ports.is_empty() || of_cluster.len() >= MAX_REMOTE_PODS {
                     pods.left_out += 1;
                     continue;
                 }
                 let name = PodName { cluster: cluster.clone(), hostname: host.hostname.clone() };
-                let vips = vips(&name);
-                pods.led.push(RemotePod { name, ports, vips, usable: false });
+                of_cluster.push(RemotePod { vips: Vec::new(), name, ports, usable: false });
             }
+            wanted.push(of_cluster);
+        }
+        // What some leave of their part goes to the first that want more.
+        let taken: usize = wanted.iter().map(|of_cluster| of_cluster.len().min(fair)).sum();
+        let mut room = MAX_REMOTE_PODS - taken;
+        for mut of_cluster in wanted {
+            let more = of_cluster.len().saturating_sub(fair).min(room);
+            room -= more;
+            let led = of_cluster.len().min(fair) + more;
+            pods.left_out += of_cluster.len() - led;
+            of_cluster.truncate(led);
+            pods.led.extend(of_cluster);
+        }
+        for pod in &mut pods.led {
+            pod.vips = vips(&pod.name);
         }
         pods
     }
@@ -192,6 +209,23 @@ mod tests {
         // 8080 is where the pod has the first, and the number of the second.
         assert_eq!(listens(&[(80, 8080), (8080, 9090)]), [(80, 80), (8080, 80), (9090, 8080)]);
         assert_eq!(listens(&[(80, 9000), (81, 9000)]), [(80, 80), (81, 81), (9000, 80)]);
+    }
+
+    #[test]
+    fn no_cluster_takes_the_places_of_another() {
+        let host = |n: usize| ExportedHost {
+            hostname: HostLabel::parse(&format!("db-{n:02}")).unwrap(),
+            ports: vec![tcp(80).into()],
+        };
+        let many: Vec<_> = (0..2 * MAX_REMOTE_PODS).map(host).collect();
+        let [kyiv, oregon, tokyo] =
+            ["kyiv", "oregon", "tokyo"].map(|n| ClusterId::parse(n).unwrap());
+        let clusters: [(&ClusterId, &[ExportedHost], bool); 3] =
+            [(&kyiv, &many, true), (&oregon, &many[..3], true), (&tokyo, &many, true)];
+        let pods = RemotePods::choose(clusters.into_iter(), &[tcp(80)].into(), |_| Vec::new());
+        let led = [&kyiv, &oregon, &tokyo].map(|cluster| pods.of(cluster).count());
+        assert_eq!(led, [40, 3, 21]);
+        assert_eq!(pods.left_out, 4 * MAX_REMOTE_PODS - 61);
     }
 
     #[test]

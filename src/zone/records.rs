@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
+use smallvec::SmallVec;
+
 use super::answer::{QueryType, Record, RecordData, SCHEMA_VERSION, ZoneConfig};
 use super::name;
 use crate::catalog::{DnsMode, ExportedEndpoint, ServiceType};
@@ -252,6 +254,8 @@ fn targets(route: &Route, ports: &[PortKey], zone: &DnsName) -> Vec<Target> {
 /// One target per pod's name, the nearest cluster's first and with the smallest priority.
 fn pod_targets(route: &Route, ports: &[PortKey], service: &str) -> Vec<Target> {
     let mut targets: Vec<Target> = Vec::new();
+    let ranks: HashMap<PortKey, usize> = ports.iter().copied().zip(0..).collect();
+    let mut known = HashSet::new();
     let clusters = route.direct.iter().filter(|direct| !direct.endpoints.is_empty());
     for (priority, direct) in (0..=u16::MAX).zip(clusters) {
         let mut by_host: HashMap<Box<str>, usize> = HashMap::new();
@@ -266,9 +270,17 @@ fn pod_targets(route: &Route, ports: &[PortKey], service: &str) -> Vec<Target> {
                 targets.push(Target { name, priority, ports, addresses });
             }
             let target = &mut targets[at];
-            push_once(&mut target.addresses, endpoint.address);
-            for port in ports.iter().filter_map(|key| endpoint.port(*key)) {
-                push_once(&mut target.ports, port.number().get());
+            if known.insert((at, endpoint.address)) {
+                target.addresses.push(endpoint.address);
+            }
+            // In the import's order.
+            let found =
+                endpoint.ports.iter().filter_map(|port| Some((*ranks.get(&port.key)?, port)));
+            let mut found: SmallVec<[_; 4]> =
+                found.map(|(rank, port)| (rank, port.number())).collect();
+            found.sort_unstable();
+            for (_, number) in found {
+                push_once(&mut target.ports, number.get());
             }
         }
     }

@@ -232,11 +232,13 @@ impl Shared {
                     return Err(refusal);
                 }
                 let mut waiting = Kept::default();
-                let dropped = waiting.keep(datagram, kept);
+                if let Some(dropped) = waiting.keep(datagram, kept) {
+                    return Err(dropped);
+                }
                 session.carrier = Carrier::Opening(waiting);
                 let (client, trace) = (key.client, session.trace);
                 let wanted = Wanted { ticket, door: Arc::clone(door), client, trace };
-                return dropped.map_or(Ok(Some(wanted)), Err);
+                return Ok(Some(wanted));
             }
         };
         dropped.map_or(Ok(None), Err)

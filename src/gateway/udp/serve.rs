@@ -39,6 +39,8 @@ struct Serving {
 /// Serves a peer's datagram connection to its end.
 pub(in crate::gateway) async fn serve(shared: Arc<Shared>, accepted: tls::Accepted, drain: Watch) {
     let tls::Accepted { peer, stream, lease, .. } = accepted;
+    // Nothing tells an idle one from one in use, so each takes a place for as long as it lasts.
+    let Some(_place) = shared.guests.seat(peer.cluster()) else { return };
     let gauge = shared.udp.metrics.connections.with_label_values(&[Direction::Inbound.as_str()]);
     gauge.inc();
     let line = Arc::new(Line::new(peer.cluster().clone()));

@@ -37,6 +37,8 @@ struct Name {
     service: Option<ObjectId>,
     /// Since when it has no such Service.
     without_service: Option<Instant>,
+    /// Since when it should have nothing at all.
+    empty_since: Option<Instant>,
     /// Derived Services of pods that are no more, and since when.
     lingering: BTreeMap<ObjectId, Instant>,
     /// Since when anything is known of the name, or the term began: what was left behind before
@@ -83,6 +85,8 @@ impl Plan {
             self.owners.insert(id.clone(), desired.key.clone());
         }
         name.export = desired.export;
+        name.empty_since =
+            if name.objects.is_empty() { name.empty_since.or(Some(now)) } else { None };
         let own = own_service(&desired.key);
         let has_service = name.objects.contains_key(&own);
         name.service = has_service.then_some(own);
@@ -163,6 +167,7 @@ impl Plan {
     pub(super) fn begin(&mut self, now: Instant) {
         for name in self.names.values_mut() {
             name.without_service = name.without_service.map(|_| now);
+            name.empty_since = name.empty_since.map(|_| now);
             name.since = Some(now);
             name.lingering.values_mut().for_each(|since| *since = now);
         }
@@ -173,9 +178,7 @@ impl Plan {
         self.names.retain(|_, name| {
             name.lingering.retain(|_, since| now.saturating_duration_since(*since) < REMEMBERED);
             let over = |since| now.saturating_duration_since(since) >= REMEMBERED;
-            !name.objects.is_empty()
-                || name.export.is_some()
-                || !name.without_service.is_some_and(over)
+            name.export.is_some() || !name.empty_since.is_some_and(over)
         });
     }
 }

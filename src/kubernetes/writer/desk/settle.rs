@@ -44,8 +44,10 @@ impl Desk {
         self.metrics.count(&target, &outcome);
         match self.learn(&target, &aim, outcome, now) {
             Outcome::Failed(Fault::Away(why)) => self.pause(&why, now),
-            // Whether the server is away the Lease tells: it is renewed every second.
-            Outcome::Failed(Fault::Late(why)) if !self.may_write(now) => self.pause(&why, now),
+            // Whether the server is away the Lease tells, which a leader renews every second.
+            Outcome::Failed(Fault::Late(why)) if self.leads && !self.may_write(now) => {
+                self.pause(&why, now);
+            }
             outcome => {
                 self.away.reset();
                 if let Some(pause) = self.pause_after(&target, &outcome) {

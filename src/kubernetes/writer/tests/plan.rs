@@ -95,6 +95,20 @@ fn the_derived_service_lingers_and_what_is_unknown_is_left_alone() {
 }
 
 #[test]
+fn services_of_pods_go_though_their_name_was_old_when_its_last_export_went() {
+    let (web, now) = (key("shop/web"), clock::now());
+    let second = Duration::from_secs(1);
+    let zero = pod_service(&web, "db-0");
+    let mut plan = Plan::default();
+    plan.accept(desired(&web, vec![zero.clone()]), now);
+    plan.accept(desired(&web, Vec::new()), now + 700 * second);
+    plan.tidy(now + 705 * second);
+    let there = existing(&zero);
+    let look = plan.look(&web, &zero.id(), Some(&there), None, now + 731 * second);
+    assert_eq!(look.place(), Some((Rank::Removal, now + 700 * second + SERVICE_LINGERS)));
+}
+
+#[test]
 fn services_of_pods_linger_one_by_one_and_hold_nothing_up() {
     let (web, now) = (key("shop/web"), clock::now());
     let second = Duration::from_secs(1);
