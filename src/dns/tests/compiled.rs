@@ -8,6 +8,8 @@ use proptest::sample::select;
 use super::*;
 use crate::zone::{self, Outcome, QueryType, Question, Record, RecordData, ZoneConfig};
 
+/// So many additional records are always given.
+const ADDITIONAL_AT_LEAST: usize = 100;
 const TYPES: [(u16, QueryType); 8] = [
     (A, QueryType::A),
     (AAAA, QueryType::Aaaa),
@@ -73,7 +75,9 @@ fn assert_same(table: &RouteTable, answers: &Answers, name: &str) {
         let got: Vec<_> = message.answers.iter().map(|r| read(r, &asked, true)).collect();
         assert_eq!(got, wanted.records, "{name} {number}");
         let got: Vec<_> = message.additionals.iter().map(|r| read(r, &asked, false)).collect();
-        assert_eq!(got, wanted.additional, "{name} {number}");
+        // Of many a part is enough.
+        let given = wanted.additional.len().min(got.len().max(ADDITIONAL_AT_LEAST));
+        assert_eq!(got, wanted.additional[..given], "{name} {number}");
         let negative = matches!(wanted.outcome, Outcome::NoData | Outcome::NoName);
         let serials: Vec<_> = message.authorities.iter().map(|r| read(r, "", false).data).collect();
         let soa = RecordData::Soa { serial: wanted.serial };
