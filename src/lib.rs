@@ -37,7 +37,7 @@
 //!    [`routes::RouteTable`] and [`catalog::LocalCatalog`] → [`peering`] publishes it.
 //! 2. **A change at a peer**: [`peering`] mirrors its catalog → [`catalog::admit`] → planner →
 //!    [`catalog::merge`] and [`routes::plan`] → the table.
-//! 3. **A question**: [`dns`] parses it → [`zone::answer`] reads the table → octets.
+//! 3. **A question**: [`dns`] finds its octets, compiled when the table was published as [`zone::answer`] defines them.
 //! 4. **A connection**: [`gateway`] accepts on VIP:port → candidates from the table → a pooled
 //!    tunnel ([`wire::frame`]) → the peer's inbound half looks up its own export → a pod. A
 //!    client's datagrams go the same way in a session ([`wire::datagram`]).
