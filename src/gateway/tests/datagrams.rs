@@ -467,7 +467,8 @@ async fn a_draining_importer_carries_its_sessions_and_begins_none() {
     while let Some(task) = soon(pair.paris.tasks.join_next()).await {
         task.unwrap();
     }
-    until(|| ended(&pair.oregon, "peer_lost") == 1).await;
+    // It is told of the end, or sees the connection go first.
+    until(|| ended(&pair.oregon, "peer_ended") + ended(&pair.oregon, "peer_lost") == 1).await;
 }
 
 #[tokio::test]
