@@ -95,7 +95,7 @@ def cluster_dns(context):
         context.expect(missing["rcode"] == 3, f"a missing name in {cluster.name}: {missing}")
 
 
-@check("lab-clusterset-forward", level="smoke", modes=ALL)
+@check("lab-clusterset-forward", level="smoke")
 def clusterset_forward(context):
     """clusterset.local goes to the address that the product's DNS Service claims."""
     corefile = 'clusterset.local:53 {\n  template IN A {\n    answer "{{ .Name }} 5 IN A 192.0.2.1"\n  }\n}\n'
@@ -158,7 +158,7 @@ def watch_events(context):
     context.figure("reply to event, worst of 20", worst * 1000, "ms", "<= 200")
 
 
-@check("lab-load-balancer", level="smoke", modes=ALL)
+@check("lab-load-balancer", level="smoke")
 def load_balancer(context):
     """A load balancer's address is answered to another cluster's pods, by ready nodes only."""
     clients = stage(context)
