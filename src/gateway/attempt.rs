@@ -18,7 +18,7 @@ use super::race::{self, Way};
 use super::role::Event;
 use crate::clock;
 use crate::health::{DialFault, Target};
-use crate::model::{ClusterId, PodName, PortKey, ServiceKey};
+use crate::model::{Callee, ClusterId, PortKey};
 use crate::tls::Kind;
 use crate::wire::frame::{Asked, Client, Control, Open, Verdict};
 
@@ -44,10 +44,8 @@ pub(super) type Loose = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// What the stream is for.
 #[derive(Debug, Clone)]
 pub(super) struct Wish {
-    /// The service.
-    pub(super) key: ServiceKey,
-    /// The one pod of it that will do.
-    pub(super) pod: Option<PodName>,
+    /// The service, or the one pod of it that will do.
+    pub(super) callee: Callee,
     /// Its port.
     pub(super) port: PortKey,
     /// The client's address.
@@ -58,16 +56,6 @@ pub(super) struct Wish {
     pub(super) deadline: Instant,
     /// What the client said before anybody accepted, where that may be read.
     pub(super) early: Vec<u8>,
-}
-
-impl Wish {
-    fn asked(&self) -> Asked {
-        let key = self.key.clone();
-        match &self.pod {
-            Some(pod) => Asked::Pod(key, pod.hostname.clone(), self.port),
-            None => Asked::Port(key, self.port),
-        }
-    }
 }
 
 /// What became of an attempt.
@@ -304,7 +292,7 @@ impl<'a> Question<'a> {
             let left = wish.deadline.saturating_duration_since(asked).as_millis();
             conn.queue(&Control::Open(Open {
                 stream,
-                asked: wish.asked(),
+                asked: Asked::of(&wish.callee, wish.port),
                 hops: 0,
                 client: Client { address: Some(wish.client), ..Client::default() },
                 trace: wish.trace,

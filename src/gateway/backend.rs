@@ -182,7 +182,7 @@ fn greet(
 }
 
 /// No local port or descriptor: our trouble, never the backend's.
-fn is_own_shortage(error: &io::Error) -> bool {
+pub(super) fn is_own_shortage(error: &io::Error) -> bool {
     let code = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(
         code,

@@ -88,8 +88,7 @@ impl Shared {
             _ => Vec::new(),
         };
         let trace = rand::random();
-        let Callee { service: key, pod } = callee;
-        let wish = Wish { key, pod, port, client: from, trace, deadline: begun + GIVE_UP, early };
+        let wish = Wish { callee, port, client: from, trace, deadline: begun + GIVE_UP, early };
         let mut chase = Chase {
             shared: Arc::clone(&self),
             wish: Arc::new(wish),
@@ -139,7 +138,7 @@ impl Shared {
         let Listed { live, .. } = &self.streams.list(
             Some(conn.peer.clone()),
             live::Way::Out(target),
-            Some((wish.key.clone(), wish.port)),
+            Some((wish.callee.service.clone(), wish.port)),
         );
         self.cut_if_late(live);
         let start = stream::Start::default();
@@ -164,7 +163,7 @@ impl Shared {
         begun: Instant,
     ) {
         let _open = self.metrics.open(Direction::Outbound);
-        let port = Some((wish.key.clone(), wish.port));
+        let port = Some((wish.callee.service.clone(), wish.port));
         let Listed { live, .. } = &self.streams.list(None, live::Way::Local, port);
         self.cut_if_late(live);
         let Backed { socket, seat, place: _place } = backed;
@@ -191,7 +190,7 @@ impl Shared {
     async fn try_local(self: Arc<Self>, wish: Arc<Wish>) -> Tried {
         let table = self.routes.load_full();
         let errand = Errand {
-            key: &wish.key,
+            key: &wish.callee.service,
             port: wish.port,
             pod: None,
             client: Some(wish.client),
@@ -200,12 +199,12 @@ impl Shared {
         };
         match self.connect_backend(&table, errand).await {
             Ok(backed) => {
-                self.window.accepted(&wish.key);
+                self.window.accepted(&wish.callee.service);
                 Tried::Local(backed)
             }
             Err(verdict) => {
                 if verdict == Verdict::Overloaded {
-                    self.window.overloaded(&wish.key);
+                    self.window.overloaded(&wish.callee.service);
                 }
                 Tried::Refused(verdict)
             }
@@ -353,8 +352,8 @@ fn access_line(wish: &Wish, peer: &str, ending: Ending, sent: u64, received: u64
     let seconds = (clock::now() - begun).as_secs_f64();
     tracing::debug!(
         direction = "outbound",
-        service = %wish.key,
-        pod = wish.pod.as_ref().map(tracing::field::display),
+        service = %wish.callee.service,
+        pod = wish.callee.pod.as_ref().map(tracing::field::display),
         port = %wish.port,
         client = %wish.client,
         peer,

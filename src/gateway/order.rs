@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -11,13 +10,7 @@ use super::race::Runner;
 use crate::catalog::{Policy, SessionAffinity};
 use crate::health::PeerState;
 use crate::model::{Callee, ClusterId, PodName, PortKey};
-use crate::routes::{Candidate, PortRoute, Reason, Route};
-
-/// With affinity a client is at home in one of those within this share of the best, or
-/// [`BAND_FLOOR`].
-const BAND_SHARE: f64 = 0.2;
-/// See [`BAND_SHARE`].
-const BAND_FLOOR: Duration = Duration::from_millis(5);
+use crate::routes::{Candidate, PortRoute, Reason, Route, tied_up_to};
 
 /// Where a stream may go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +91,7 @@ fn band(serving: &[&Candidate]) -> usize {
         return serving.len().min(1);
     }
     let Some(best) = serving.iter().filter_map(|candidate| candidate.rtt).min() else { return 1 };
-    let most = best + best.mul_f64(BAND_SHARE).max(BAND_FLOOR);
+    let most = tied_up_to(best);
     let equal =
         |candidate: &&&Candidate| !candidate.local && candidate.rtt.is_some_and(|rtt| rtt <= most);
     serving.iter().take_while(equal).count().max(1)
@@ -192,6 +185,8 @@ fn serving(left: &[&Candidate]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::model::{PortNumber, PortSpec, Protocol};
 

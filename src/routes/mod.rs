@@ -18,6 +18,7 @@ mod table;
 mod tests;
 
 pub use inputs::{Inputs, PeerInput};
+pub use order::tied_up_to;
 pub use plan::{plan, plan_service, replan};
 pub use pods::{MAX_REMOTE_PODS, RemotePod, RemotePods};
 pub use pressure::{Answers, Pressure};

@@ -12,6 +12,12 @@ use crate::model::{ClusterId, Locality};
 const TIE_SHARE: f64 = 0.2;
 /// See [`TIE_SHARE`].
 const TIE_FLOOR: Duration = Duration::from_millis(5);
+
+/// The longest round trip that is as near as the best.
+#[must_use]
+pub fn tied_up_to(best: Duration) -> Duration {
+    best + best.mul_f64(TIE_SHARE).max(TIE_FLOOR)
+}
 /// How long a Down peer may serve as the last resort.
 const LAST_RESORT: Duration = Duration::from_hours(24);
 
@@ -198,7 +204,7 @@ fn tie_groups<'a>(placed: &[(Class, Reason, &Contender<'a>)]) -> Vec<Vec<&'a Clu
     let mut groups: Vec<(Duration, Vec<&ClusterId>)> = Vec::new();
     for (rtt, cluster) in measured {
         match groups.last_mut() {
-            Some((best, group)) if rtt <= *best + best.mul_f64(TIE_SHARE).max(TIE_FLOOR) => {
+            Some((best, group)) if rtt <= tied_up_to(*best) => {
                 group.push(cluster);
             }
             _ => groups.push((rtt, vec![cluster])),

@@ -14,6 +14,7 @@ use tokio::net::UdpSocket;
 use super::metrics::Dropped;
 use crate::catalog::Backend;
 use crate::gateway::affinity::{Client, Name};
+use crate::gateway::backend::is_own_shortage as is_shortage;
 use crate::gateway::memory::with_scratch;
 use crate::wire::frame::Verdict;
 
@@ -67,21 +68,10 @@ fn open(address: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
-/// No local port or descriptor: our trouble, never the backend's.
+/// Our trouble, never the backend's; for datagrams the system has more words for it.
 fn is_own_shortage(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(
-        errno,
-        Some(
-            Errno::AGAIN
-                | Errno::ADDRINUSE
-                | Errno::ADDRNOTAVAIL
-                | Errno::MFILE
-                | Errno::NFILE
-                | Errno::NOBUFS
-                | Errno::NOMEM
-        )
-    )
+    is_shortage(error) || matches!(errno, Some(Errno::AGAIN | Errno::ADDRINUSE))
 }
 
 /// Sends to a backend without waiting. That it refused is told to whoever reads its answers. Past
