@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use portolan::admin::json::ServiceJson;
 use portolan::admin::order::DrainTaken;
 use portolan::clock;
 use portolan::routes::Reason;
@@ -48,26 +47,15 @@ async fn start(world: &World, cluster: &str) -> Process {
     agent
 }
 
-async fn until(agent: &Process, what: &str, wanted: impl Fn(&ServiceJson) -> bool) -> ServiceJson {
-    let deadline = clock::now() + PATIENCE;
-    loop {
-        let seen = agent.admin.explain(NAME).await;
-        if let Some(service) = seen.as_ref().ok().filter(|service| wanted(service)) {
-            return service.clone();
-        }
-        assert!(clock::now() < deadline, "{what}: never; last {seen:#?}\n{}", agent.log());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// Waits until that cluster leads, by measurement, and nothing takes less than all.
 async fn led_by(agent: &Process, cluster: &str) -> SocketAddr {
-    let service = until(agent, "the leader", |service| {
-        let known = service.candidates.iter().all(|c| c.rtt_ms.is_some() && c.share >= 1.0);
-        let first = service.candidates.first();
-        known && !service.ips.is_empty() && first.is_some_and(|c| c.cluster.as_str() == cluster)
-    })
-    .await;
+    let service = agent
+        .explains(NAME, "the leader", |service| {
+            let known = service.candidates.iter().all(|c| c.rtt_ms.is_some() && c.share >= 1.0);
+            let first = service.candidates.first();
+            known && !service.ips.is_empty() && first.is_some_and(|c| c.cluster.as_str() == cluster)
+        })
+        .await;
     SocketAddr::new(service.ips[0], service.ports[0].port.get())
 }
 
@@ -144,17 +132,18 @@ async fn o12_an_operator_drains_a_cluster_and_a_service_by_hand() {
     assert!(begun.share <= 0.0 && begun.connections >= 1, "{begun:?}");
     held.write_all(b"x").await.unwrap();
     assert_eq!(held.read_u8().await.unwrap(), b'x', "open streams go on");
-    let service = until(&paris, "the reason", |s| {
-        s.candidates.last().is_some_and(|c| c.reason == Reason::Draining)
-    })
-    .await;
+    let service = paris
+        .explains(NAME, "the reason", |s| {
+            s.candidates.last().is_some_and(|c| c.reason == Reason::Draining)
+        })
+        .await;
     assert!(service.candidates.last().is_some_and(|c| c.usable && c.share <= 0.0), "{service:?}");
     assert_eq!(paris.admin.state().await.unwrap().drains.len(), 1);
     drop(held);
 
     paris.kill();
     let paris = start(&world, "paris").await;
-    until(&paris, "tokyo leads", |s| s.candidates[0].cluster.as_str() == "tokyo").await;
+    paris.explains(NAME, "tokyo leads", |s| s.candidates[0].cluster.as_str() == "tokyo").await;
     // Whoever answers first after the restart, and all that follow.
     assert_eq!(first_answer(vip).await, 't', "kept over a restart");
     assert_eq!([call(vip).await.unwrap(), call(vip).await.unwrap()], ['t', 't']);
@@ -276,11 +265,13 @@ async fn the_last_local_backend_goes_and_comes_back_under_load() {
     let changes = async {
         tokio::time::sleep_until((begun + Duration::from_secs(2)).into()).await;
         world.export_with("paris", "shop/web", 80, &[], spill);
-        until(&paris, "oregon leads", |s| s.candidates[0].cluster.as_str() == "oregon").await;
+        paris
+            .explains(NAME, "oregon leads", |s| s.candidates[0].cluster.as_str() == "oregon")
+            .await;
         let gone = clock::now();
         tokio::time::sleep_until((begun + Duration::from_secs(5)).into()).await;
         world.export_with("paris", "shop/web", 80, &[own.address], spill);
-        until(&paris, "paris leads", |s| s.candidates[0].cluster.as_str() == "paris").await;
+        paris.explains(NAME, "paris leads", |s| s.candidates[0].cluster.as_str() == "paris").await;
         (gone, clock::now())
     };
     let (load, (gone, back)) = tokio::join!(load, changes);

@@ -27,18 +27,6 @@ fn start(world: &World, cluster: &str) -> Process {
     Process::start(BINARY, &config, world.admin(cluster))
 }
 
-async fn until(agent: &Process, what: &str, wanted: impl Fn(&ServiceJson) -> bool) -> ServiceJson {
-    let deadline = clock::now() + PATIENCE;
-    loop {
-        let seen = agent.admin.explain(NAME).await;
-        if let Some(service) = seen.as_ref().ok().filter(|service| wanted(service)) {
-            return service.clone();
-        }
-        assert!(clock::now() < deadline, "{what}: never; last {seen:#?}\n{}", agent.log());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 fn state_of(service: &ServiceJson, cluster: &str) -> Option<PeerState> {
     service.candidates.iter().find(|c| c.cluster.as_str() == cluster).map(|c| c.state)
 }
@@ -68,26 +56,29 @@ async fn p02_the_only_gateway_of_a_cluster_is_killed_and_comes_back() {
     let (mut paris, mut oregon) = (start(&world, "paris"), start(&world, "oregon"));
     paris.ready(PATIENCE).await;
     oregon.ready(PATIENCE).await;
-    until(&paris, "oregon leads", |s| leader(s) == Some("oregon")).await;
+    paris.explains(NAME, "oregon leads", |s| leader(s) == Some("oregon")).await;
     assert_eq!(call(&paris).await.unwrap(), "oregon");
 
     let killed = clock::now();
     oregon.kill();
-    until(&paris, "oregon is down", |s| state_of(s, "oregon") == Some(PeerState::Down)).await;
+    paris
+        .explains(NAME, "oregon is down", |s| state_of(s, "oregon") == Some(PeerState::Down))
+        .await;
     let took = clock::now() - killed;
     assert!(took <= Duration::from_millis(4_500), "named for {took:?} after the kill");
 
     world.export("paris", "shop/web", 80, &[near.address]);
-    until(&paris, "paris leads", |s| leader(s) == Some("paris")).await;
+    paris.explains(NAME, "paris leads", |s| leader(s) == Some("paris")).await;
     assert_eq!(call(&paris).await.unwrap(), "paris", "local endpoints are unaffected");
 
     world.export("paris", "shop/web", 80, &[]);
     let mut oregon = start(&world, "oregon");
     oregon.ready(PATIENCE).await;
-    until(&paris, "oregon is back by the rules", |s| {
-        state_of(s, "oregon") == Some(PeerState::Up) && leader(s) == Some("oregon")
-    })
-    .await;
+    paris
+        .explains(NAME, "oregon is back by the rules", |s| {
+            state_of(s, "oregon") == Some(PeerState::Up) && leader(s) == Some("oregon")
+        })
+        .await;
     assert_eq!(call(&paris).await.unwrap(), "oregon");
 }
 
@@ -99,7 +90,7 @@ async fn p03_a_killed_agent_answers_from_saved_state_with_every_peer_away() {
     let (mut paris, mut oregon) = (start(&world, "paris"), start(&world, "oregon"));
     paris.ready(PATIENCE).await;
     oregon.ready(PATIENCE).await;
-    let before = until(&paris, "oregon leads", |s| leader(s) == Some("oregon")).await.ips;
+    let before = paris.explains(NAME, "oregon leads", |s| leader(s) == Some("oregon")).await.ips;
     let saved = world.path().join("paris/state/peers");
     let deadline = clock::now() + PATIENCE;
     while !fs::read_dir(saved.parent().unwrap()).unwrap().flatten().any(|entry| {
@@ -133,7 +124,7 @@ async fn p06_a_second_signal_ends_at_once() {
     fs::write(&config, text.replace("drain: 2s, shutdown_delay: 300ms", "drain: 60s")).unwrap();
     let mut paris = Process::start(BINARY, &config, world.admin("paris"));
     paris.ready(PATIENCE).await;
-    let service = until(&paris, "an address", |s| !s.ips.is_empty()).await;
+    let service = paris.explains(NAME, "an address", |s| !s.ips.is_empty()).await;
     let mut held = TcpStream::connect((service.ips[0], 80)).await.unwrap();
     held.write_all(b"x").await.unwrap();
     held.read_exact(&mut [0]).await.unwrap();
@@ -172,7 +163,7 @@ async fn p09_without_descriptors_it_waits_quietly_and_recovers() {
     let binary = with_few_descriptors(&world, u32::try_from(MOST).unwrap());
     let mut paris = Process::start(&binary, &config, world.admin("paris"));
     paris.ready(PATIENCE).await;
-    let service = until(&paris, "an address", |s| !s.ips.is_empty()).await;
+    let service = paris.explains(NAME, "an address", |s| !s.ips.is_empty()).await;
     let mut held = TcpStream::connect((service.ips[0], 80)).await.unwrap();
     held.write_all(b"x").await.unwrap();
     held.read_exact(&mut [0]).await.unwrap();
@@ -199,7 +190,7 @@ async fn p09_without_descriptors_it_waits_quietly_and_recovers() {
     assert!(used < passed / 10, "{used:?} of CPU in {passed:?} without descriptors");
 
     drop(flood);
-    until(&paris, "it answers again", |_| true).await;
+    paris.explains(NAME, "it answers again", |_| true).await;
     let mut again = TcpStream::connect((service.ips[0], 80)).await.unwrap();
     again.write_all(b"z").await.unwrap();
     again.read_exact(&mut [0]).await.unwrap();
@@ -222,7 +213,7 @@ async fn p08_streams_that_nobody_reads_stay_below_the_stated_memory() {
     let (mut paris, mut oregon) = (start(&world, "paris"), start(&world, "oregon"));
     paris.ready(PATIENCE).await;
     oregon.ready(PATIENCE).await;
-    let service = until(&paris, "oregon leads", |s| leader(s) == Some("oregon")).await;
+    let service = paris.explains(NAME, "oregon leads", |s| leader(s) == Some("oregon")).await;
     let idle = [&paris, &oregon].map(Process::resident_kib);
     let mut clients = Vec::new();
     for _ in 0..STREAMS {
@@ -262,7 +253,7 @@ async fn p11_damaged_state_is_ignored_and_the_agent_starts_cold() {
     let mut paris = start(&world, "paris");
     paris.ready(PATIENCE).await;
     assert!(paris.log().contains("saved state ignored"), "{}", paris.log());
-    until(&paris, "paris leads", |s| leader(s) == Some("paris") && !s.ips.is_empty()).await;
+    paris.explains(NAME, "paris leads", |s| leader(s) == Some("paris") && !s.ips.is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,11 +7,16 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::PATIENCE;
+use crate::admin::json::ServiceJson;
 use crate::clock;
 use crate::commands::client::Admin;
 
 /// How often a process is looked at while it is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// How often it is asked what it says of a service.
+const EXPLAIN_EVERY: Duration = Duration::from_millis(20);
 
 /// A `portolan run` of its own.
 #[derive(Debug)]
@@ -55,6 +60,27 @@ impl Process {
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// What it says of a service, once that is as `wanted`.
+    ///
+    /// # Panics
+    /// When it is never so.
+    pub async fn explains(
+        &self,
+        name: &str,
+        what: &str,
+        wanted: impl Fn(&ServiceJson) -> bool,
+    ) -> ServiceJson {
+        let deadline = clock::now() + PATIENCE;
+        loop {
+            let seen = self.admin.explain(name).await;
+            if let Some(service) = seen.as_ref().ok().filter(|service| wanted(service)) {
+                return service.clone();
+            }
+            assert!(clock::now() < deadline, "{what}: never; last {seen:#?}\n{}", self.log());
+            tokio::time::sleep(EXPLAIN_EVERY).await;
+        }
     }
 
     /// Waits until it reports ready.
