@@ -200,39 +200,6 @@ async fn p09_without_descriptors_it_waits_quietly_and_recovers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p08_streams_that_nobody_reads_stay_below_the_stated_memory() {
-    const STREAMS: u64 = 300;
-    let world = World::new(&["paris", "oregon"]);
-    // Says as much as it can to whoever comes.
-    let talker = Backend::start(loopback(), |mut stream| async move {
-        let much = vec![7; 1 << 20];
-        while stream.write_all(&much).await.is_ok() {}
-    })
-    .await;
-    world.export("oregon", "shop/web", 80, &[talker.address]);
-    let (mut paris, mut oregon) = (start(&world, "paris"), start(&world, "oregon"));
-    paris.ready(PATIENCE).await;
-    oregon.ready(PATIENCE).await;
-    let service = paris.explains(NAME, "oregon leads", |s| leader(s) == Some("oregon")).await;
-    let idle = [&paris, &oregon].map(Process::resident_kib);
-    let mut clients = Vec::new();
-    for _ in 0..STREAMS {
-        let mut client = TcpStream::connect((service.ips[0], 80)).await.unwrap();
-        client.read_exact(&mut [0]).await.unwrap();
-        clients.push(client);
-    }
-    // Everything on the way fills up.
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    for (agent, idle) in [&paris, &oregon].into_iter().zip(idle) {
-        let (now, most) = (agent.resident_kib(), idle + 16 * STREAMS + 128 * 1024);
-        assert!(now <= most, "{now} KiB with {STREAMS} stuck streams; {idle} KiB before");
-    }
-    drop(clients);
-    let mut client = TcpStream::connect((service.ips[0], 80)).await.unwrap();
-    client.read_exact(&mut [0]).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn p11_damaged_state_is_ignored_and_the_agent_starts_cold() {
     let world = World::new(&["paris"]);
     let near = Backend::naming(loopback(), "paris").await;

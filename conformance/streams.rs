@@ -242,42 +242,6 @@ async fn p15_a_slow_reader_stops_its_writer_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p15_a_thousand_stuck_readers_do_not_stop_a_healthy_stream() {
-    const STUCK: usize = 1_000;
-    let written = Arc::new(AtomicU64::new(0));
-    let flood = flooding(Arc::clone(&written)).await;
-    let echo = Backend::echo(anywhere()).await;
-    let world = World::new(&["paris", "oregon"]);
-    world.export("oregon", "shop/web", 80, &[flood.address]);
-    world.export("oregon", "shop/echo", 80, &[echo.address]);
-    let (paris, _oregon) = (world.start("paris"), world.start("oregon"));
-    paris.peers_up().await;
-    let mut stuck = Vec::with_capacity(STUCK);
-    for _ in 0..STUCK {
-        let client = soon("a stuck client", paris.connect(NAME)).await;
-        SockRef::from(&client).set_recv_buffer_size(4096).expect("a socket");
-        stuck.push(client);
-    }
-    soon("all stuck streams", async {
-        while flood.accepted() < STUCK as u64 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
-    let mut healthy = paris.connect("echo.shop").await;
-    let sent = pattern(1 << 20);
-    let (mut read, mut write) = healthy.split();
-    let mut heard = vec![0; sent.len()];
-    let (wrote, heard_all) = soon("the healthy stream", async {
-        tokio::join!(write.write_all(&sent), read.read_exact(&mut heard))
-    })
-    .await;
-    wrote.unwrap();
-    heard_all.unwrap();
-    assert_eq!(heard, sent);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn p04_drain_lets_open_streams_finish_inside_its_deadline() {
     let echo = Backend::echo(anywhere()).await;
     let mut pair = Pair::new(|_| echo.address).await;
