@@ -78,24 +78,29 @@ BOUND = re.compile(r"^\s*(<=|>=|<|>|=)\s*([0-9.]+)\s*$")
 COMPARE = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt, "=": operator.eq}
 
 
-def holds(value, bound):
-    """Whether a value keeps a bound such as "<= 2"; None is a value that never came."""
+def holds(value, bound, slack=1):
+    """Whether a value keeps a bound such as "<= 2"; None is a value that never came. An upper bound
+    is stretched by `slack`."""
     match = BOUND.match(bound)
     if not match:
         raise ValueError(f"{bound!r} is no bound")
-    return value is not None and COMPARE[match[1]](value, float(match[2]))
+    limit = float(match[2]) * (slack if match[1] in ("<=", "<") else 1)
+    return value is not None and COMPARE[match[1]](value, limit)
 
 
 class Context:
     """What a check is given. `shared` is for what preparations and checks hand on in one lab."""
 
-    def __init__(self, lab, setting, result, shared, long):
+    def __init__(self, lab, setting, result, shared, options):
         self.lab, self.clusters, self.mode, self.setting = lab, lab.clusters, lab.mode, setting
-        self.result, self.shared, self.long = result, shared, long
+        self.result, self.shared = result, shared
+        self.long, self.slack = options.long, options.slack
 
     def figure(self, name, value, unit, bound):
-        """A measured value and its bound, "<= 2"."""
-        self.result.figure(name, value, unit, bound, holds(value, bound))
+        """A measured value and its bound, "<= 2". A time may be late within the slack of the run."""
+        ok = holds(value, bound)
+        late = not ok and unit in ("s", "ms") and holds(value, bound, self.slack)
+        self.result.figure(name, value, unit, bound, ok, late)
 
     def expect(self, true, otherwise):
         """Ends the check as failed with this text if something is not so."""

@@ -29,6 +29,8 @@ def arguments():
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="only these checks")
     parser.add_argument("--list", action="store_true", help="say what there is, and end")
     parser.add_argument("--long", action="store_true", help="the checks of minutes too")
+    parser.add_argument("--slack", type=float, default=1, metavar="N",
+                        help="a time is red only over N times its bound; what is over it says LATE")
     parser.add_argument("--keep", metavar="DIR", help="leave configuration and logs there")
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
     parser.add_argument("--html", metavar="FILE", help="write the report there too")
@@ -92,7 +94,7 @@ class Runner:
             result.notes.append(one.not_yet)
             report.add(result)
             return
-        context = checks.Context(lab, setting, result, shared, self.options.long)
+        context = checks.Context(lab, setting, result, shared, self.options)
         try:
             for need in one.needs:
                 if need not in prepared:

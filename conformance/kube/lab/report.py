@@ -18,10 +18,10 @@ class Result:
     figures: list = dataclasses.field(default_factory=list)
     notes: list = dataclasses.field(default_factory=list)
 
-    def figure(self, name, value, unit, bound, ok):
+    def figure(self, name, value, unit, bound, ok, late=False):
         value = round(value, 3) if isinstance(value, float) else value
-        self.figures.append({"name": name, "value": value, "unit": unit, "bound": bound, "ok": ok})
-        if not ok:
+        self.figures.append({"name": name, "value": value, "unit": unit, "bound": bound, "ok": ok, "late": late})
+        if not ok and not late:
             self.state = "failed"
 
     def fail(self, why):
@@ -50,7 +50,8 @@ class Report:
         lines = [f"{MARKS[result.state]} {result.mode}/{result.check.name}  ({result.seconds:.1f} s)"]
         for figure in result.figures:
             shown = "never" if figure["value"] is None else f"{figure['value']:g} {figure['unit']}"
-            lines.append(f"       {'' if figure['ok'] else 'FAIL '}{figure['name']}: {shown}  ({figure['bound']})")
+            mark = "" if figure["ok"] else "LATE " if figure["late"] else "FAIL "
+            lines.append(f"       {mark}{figure['name']}: {shown}  ({figure['bound']})")
         lines += [f"       {line}" for note in result.notes for line in note.splitlines()]
         print("\n".join(lines), file=self.out, flush=True)
 
@@ -68,6 +69,8 @@ class Report:
             with open(html_path, "w", encoding="utf-8") as file:
                 file.write(page(whole))
         others = "".join(f", {self.count(state)} {state}" for state in ("skipped", "not yet") if self.count(state))
+        late = sum(figure["late"] for result in self.results for figure in result.figures)
+        others += f"; {late} figures over their bound, within the slack" if late else ""
         print(f"{self.count('passed')} passed, {self.count('failed')} failed{others}", file=self.out, flush=True)
         return self.count("failed")
 

@@ -45,6 +45,8 @@ def arguments():
     parser.add_argument("--only", action="append", default=[], metavar="NAME")
     parser.add_argument("--list", action="store_true", help="say what there is, and end")
     parser.add_argument("--long", action="store_true", help="the 10 min forms too")
+    parser.add_argument("--slack", type=float, default=1, metavar="N",
+                        help="a time is red only over N times its bound; what is over it says LATE")
     parser.add_argument("--keep", metavar="DIR", help="leave configuration and logs there")
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
     parser.add_argument("--binary", help=argparse.SUPPRESS)
@@ -97,7 +99,7 @@ def main():
     signal.signal(signal.SIGINT, end)
     directory = os.path.abspath(options.keep) if options.keep else tempfile.mkdtemp(prefix="pnet-")
     lab = Lab(options, directory)
-    report = Report(options.output == "json")
+    report = Report(options.output == "json", options.slack)
     for scenario in one_by_one:
         run(scenario, lab, report)
     with concurrent.futures.ThreadPoolExecutor(max(len(side_by_side), 1)) as pool:
