@@ -57,6 +57,8 @@ const IDLE_GOAL: &[Bound] = &[AtMost(13.0)];
 
 /// The round trip of [`FAR_CASES`].
 pub(crate) const ROUND_TRIP_MS: f64 = 50.0;
+/// Share of the packets lost, each way, where pings run beside bulk streams.
+pub(crate) const LOSS: f64 = 0.003;
 
 /// The cases on a path with a round trip of 50 ms and 200 Mbit/s.
 pub(crate) const FAR_CASES: &[Case] = &[

@@ -8,6 +8,7 @@
 mod backend;
 mod cases;
 mod entry;
+mod line;
 mod load;
 mod options;
 mod pair;
@@ -43,6 +44,7 @@ fn run(cli: Cli) -> io::Result<ExitCode> {
         || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     match cli.part {
         None => return rounds::run(&cli.options),
+        Some(Part::Line(options)) => line::carry(&options)?,
         Some(Part::Load(load)) => load::run(&load)?,
         Some(Part::Backend { host }) => runtime()?.block_on(backend::serve(host))?,
         Some(Part::Relay { maps }) => runtime()?.block_on(plain::serve(maps))?,

@@ -91,6 +91,9 @@ pub(crate) enum Part {
     /// Waits until all of these accept connections.
     #[command(hide = true)]
     Await { addresses: Vec<SocketAddr> },
+    /// The long line between two network namespaces.
+    #[command(hide = true)]
+    Line(crate::line::Options),
     /// The clients.
     #[command(hide = true)]
     Load(Load),

@@ -25,8 +25,6 @@ use crate::rtt::Line;
 const DISTURBED: f64 = 3.0;
 /// Descriptors of a gateway that are no streams.
 const KEPT_DESCRIPTORS: u64 = 1_200;
-/// Share of the packets lost, each way, where pings run beside bulk streams.
-const LOSS: f64 = 0.003;
 /// Attempts at one measurement before the run fails.
 const TRIES: u32 = 3;
 
@@ -127,17 +125,17 @@ impl Bench<'_> {
             fs::remove_dir_all(&dir)?;
         }
         fs::create_dir_all(&dir)?;
-        let place = match &mut self.line {
+        let place = match &self.line {
             None => Place::loopback(dir, self.number),
             Some(line) => {
-                line.set_loss(0.0)?;
+                line.set_lossy(false)?;
                 line.place(dir)
             }
         };
         let _backend = place.start_backend()?;
         let pair = Pair::start(candidate, &place, self.options)?;
-        if let (Some(line), Kind::Beside) = (&mut self.line, case.kind) {
-            line.set_loss(LOSS)?;
+        if let (Some(line), Kind::Beside) = (&self.line, case.kind) {
+            line.set_lossy(true)?;
         }
         load(case, &place, &pair, self.streams(case))
     }

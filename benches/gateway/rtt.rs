@@ -1,29 +1,31 @@
 //! A long line between the gateways: two network namespaces, each with a TUN device, and the
-//! process of `conformance/net` that carries packets between them, late, few or not at all.
+//! process that carries packets between them (see [`crate::line`]).
 
-use std::fmt;
-use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::fs::{self, File};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use rustix::process::geteuid;
 
-use crate::cases::ROUND_TRIP_MS;
+use crate::cases::{LOSS, ROUND_TRIP_MS};
 use crate::place::{Place, Side};
 
-const SWITCH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/conformance/net/lab/switch.py");
+const TUN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/gateway/tun.py");
 const RATE_MBIT: u32 = 200;
 const NETWORK: &str = "10.77.0.0/16";
+/// Looks for the devices, and their spacing.
+const LOOKS: u32 = 100;
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The line; it and its namespaces go with this value.
 #[derive(Debug)]
 pub(crate) struct Line {
-    switch: Child,
-    commands: ChildStdin,
-    answers: BufReader<ChildStdout>,
-    log: PathBuf,
+    process: Child,
+    lossy: PathBuf,
     namespaces: [Namespace; 2],
 }
 
@@ -45,24 +47,28 @@ impl Line {
             Namespace::new(format!("pgw{process}-near"))?,
             Namespace::new(format!("pgw{process}-far"))?,
         ];
-        let log = dir.join("switch.log");
-        let mut switch = Command::new("python3")
-            .args(["-B", SWITCH])
+        let (lossy, log) = (dir.join("lossy"), dir.join("line.log"));
+        let process = Command::new("python3")
+            .args(["-B", TUN])
             .args(namespaces.iter().map(|namespace| format!("/run/netns/{}", namespace.0)))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .arg(std::env::current_exe()?)
+            .arg("line")
+            .args([format!("--round-trip={ROUND_TRIP_MS}"), format!("--rate={RATE_MBIT}")])
+            .arg(format!("--loss={LOSS}"))
+            .arg(format!("--lossy-while={}", lossy.display()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
             .stderr(File::create(&log)?)
             .spawn()
             .map_err(|error| io::Error::new(error.kind(), format!("python3: {error}")))?;
-        let commands = switch.stdin.take().expect("piped");
-        let answers = BufReader::new(switch.stdout.take().expect("piped"));
-        let mut line = Self { switch, commands, answers, log, namespaces };
-        line.answered()?;
-        line.command(format_args!("rtt 1 2 {ROUND_TRIP_MS}"))?;
-        // The bounds are close to whole round trips.
-        line.command(format_args!("jitter 0"))?;
-        line.command(format_args!("rate {RATE_MBIT}"))?;
+        let line = Self { process, lossy, namespaces };
         for (namespace, address) in line.namespaces.iter().zip([gateway(1), gateway(2)]) {
+            namespace.device().map_err(|error| {
+                io::Error::other(format!(
+                    "{error} {}",
+                    fs::read_to_string(&log).unwrap_or_default()
+                ))
+            })?;
             namespace.ip(&["link", "set", "wan0", "up", "mtu", "1500", "txqueuelen", "10000"])?;
             namespace.ip(&["addr", "add", &format!("{address}/32"), "dev", "wan0"])?;
             namespace.ip(&["route", "add", NETWORK, "dev", "wan0", "src", &address.to_string()])?;
@@ -80,36 +86,23 @@ impl Line {
         Place { dir, near: side(1), far: side(2), vips }
     }
 
-    /// From now on this share of all packets is lost.
-    pub(crate) fn set_loss(&mut self, share: f64) -> io::Result<()> {
-        self.command(format_args!("loss {share}"))
-    }
-
-    fn command(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
-        // In one write: the other side takes what it reads for whole lines.
-        self.commands.write_all(format!("{text}\n").as_bytes())?;
-        self.commands.flush()?;
-        self.answered()
-    }
-
-    fn answered(&mut self) -> io::Result<()> {
-        let mut answer = String::new();
-        self.answers.read_line(&mut answer)?;
-        match answer.trim_end() {
-            "ok" => Ok(()),
-            other => {
-                let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-                Err(io::Error::other(format!("the delay line says {other:?} {log}")))
-            }
+    /// Whether packets are lost from now on.
+    pub(crate) fn set_lossy(&self, is_lossy: bool) -> io::Result<()> {
+        if is_lossy {
+            File::create(&self.lossy)?;
+        } else if self.lossy.exists() {
+            fs::remove_file(&self.lossy)?;
         }
+        thread::sleep(2 * LOOK_EVERY);
+        Ok(())
     }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
         // One that ended by itself is as dead as wanted.
-        let _dead = self.switch.kill();
-        let _reaped = self.switch.wait();
+        let _dead = self.process.kill();
+        let _reaped = self.process.wait();
     }
 }
 
@@ -123,6 +116,20 @@ impl Namespace {
         let namespace = Self(name);
         namespace.ip(&["link", "set", "lo", "up"])?;
         Ok(namespace)
+    }
+
+    /// Waits until the line has made its device.
+    fn device(&self) -> io::Result<()> {
+        let mut looks = 0;
+        loop {
+            match self.ip(&["link", "show", "wan0"]) {
+                Err(error) if looks == LOOKS => return Err(error),
+                Err(_) => {}
+                Ok(()) => return Ok(()),
+            }
+            looks += 1;
+            thread::sleep(LOOK_EVERY);
+        }
     }
 
     /// `ip` inside.
