@@ -9,6 +9,8 @@ pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) group: Group,
     pub(crate) kind: Kind,
+    /// Whether every connection has `cubic`, instead of what each pair asks for.
+    pub(crate) cubic: bool,
     /// The service that is called.
     pub(crate) service: &'static str,
     /// Streams or client threads; 0: as many as the command line says.
@@ -66,6 +68,7 @@ pub(crate) const FAR_CASES: &[Case] = &[
         name: "rtt-conn",
         group: Group::Rtt,
         kind: Kind::Paced,
+        cubic: false,
         service: "echo",
         streams: 15,
         millis: 0,
@@ -75,6 +78,7 @@ pub(crate) const FAR_CASES: &[Case] = &[
         name: "rtt-miss",
         group: Group::Rtt,
         kind: Kind::Burst,
+        cubic: false,
         service: "echo",
         streams: 64,
         millis: 0,
@@ -84,6 +88,7 @@ pub(crate) const FAR_CASES: &[Case] = &[
         name: "rtt-loss",
         group: Group::Rtt,
         kind: Kind::Beside,
+        cubic: true,
         service: "echo",
         streams: 4,
         // Some 200 pings: of fewer the 99th percentile would be the worst.
@@ -94,6 +99,16 @@ pub(crate) const FAR_CASES: &[Case] = &[
             other("bulk_mbit_per_s", &[]),
         ],
     },
+    Case {
+        name: "rtt-loss-bbr",
+        group: Group::Rtt,
+        kind: Kind::Beside,
+        cubic: false,
+        service: "echo",
+        streams: 4,
+        millis: 20_000,
+        figures: &[cost("p50_ms", &[]), cost("p99_ms", &[]), other("bulk_mbit_per_s", &[])],
+    },
 ];
 
 /// The cases on a path without delay.
@@ -102,6 +117,7 @@ pub(crate) const CASES: &[Case] = &[
         name: "bulk-1",
         group: Group::Bulk,
         kind: Kind::Bulk,
+        cubic: false,
         service: "sink",
         streams: 1,
         millis: 2_000,
@@ -111,6 +127,7 @@ pub(crate) const CASES: &[Case] = &[
         name: "bulk-32",
         group: Group::Bulk,
         kind: Kind::Bulk,
+        cubic: false,
         service: "sink",
         streams: 32,
         millis: 2_000,
@@ -124,6 +141,7 @@ pub(crate) const CASES: &[Case] = &[
         name: "conn",
         group: Group::Conn,
         kind: Kind::Conn,
+        cubic: false,
         service: "echo",
         streams: 8,
         millis: 3_000,
@@ -143,6 +161,7 @@ pub(crate) const CASES: &[Case] = &[
         name: "ping",
         group: Group::Ping,
         kind: Kind::Ping,
+        cubic: false,
         service: "echo",
         streams: 1,
         millis: 2_000,
@@ -156,6 +175,7 @@ pub(crate) const CASES: &[Case] = &[
         name: "idle",
         group: Group::Idle,
         kind: Kind::Idle,
+        cubic: false,
         service: "echo",
         streams: 0,
         millis: 0,
@@ -170,6 +190,7 @@ pub(crate) const CASES: &[Case] = &[
         name: "http",
         group: Group::Http,
         kind: Kind::Http,
+        cubic: false,
         service: "http",
         streams: 32,
         millis: 2_000,

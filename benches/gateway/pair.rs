@@ -87,9 +87,10 @@ fn portolan(place: &Place, binary: &Path) -> io::Result<Pair> {
         // The far side has no clients; its range must only be a different one.
         let IpAddr::V4(vips) = place.vips else { unreachable!("loopback is IPv4") };
         let vips = u32::from(vips) + (u32::try_from(index).expect("0 or 1") << 7);
+        let congestion = if place.cubic { "system" } else { "bbr" };
         let text = format!(
             "cluster: {own}\nsource: {{ files: ./{own} }}\nstate: {{ dir: ./{own}.state }}\n\
-             vips: {}/25\ngateway: {{ listen: '{host}:{GATEWAY_PORT}' }}\n\
+             vips: {}/25\ngateway: {{ listen: '{host}:{GATEWAY_PORT}', congestion: {congestion} }}\n\
              dns: {{ listen: '{host}:5353' }}\nadmin: {{ listen: '{host}:{ADMIN_PORT}' }}\n\
              trust: {{ dir: ./trust/{own} }}\n\
              peers: [{{ cluster: {other}, addresses: '{}:{GATEWAY_PORT}' }}]\n",

@@ -16,6 +16,8 @@ pub(crate) struct Place {
     pub(crate) far: Side,
     /// The clusterset addresses of the importing gateway, a /24 of loopback.
     pub(crate) vips: IpAddr,
+    /// Whether connections between the gateways have `cubic`.
+    pub(crate) cubic: bool,
 }
 
 /// One side of the line between the gateways.
@@ -34,7 +36,7 @@ impl Place {
         let at = |last| IpAddr::V4(Ipv4Addr::new(127, 20 + process, number, last));
         let side = |last| Side { gateway: at(last), netns: None };
         let vips = IpAddr::V4(Ipv4Addr::new(127, 110 + process, number, 0));
-        Self { dir, near: side(1), far: side(2), vips }
+        Self { dir, near: side(1), far: side(2), vips, cubic: false }
     }
 
     /// Where the servers behind the second gateway listen.

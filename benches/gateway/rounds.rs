@@ -129,7 +129,7 @@ impl Bench<'_> {
             None => Place::loopback(dir, self.number),
             Some(line) => {
                 line.set_lossy(false)?;
-                line.place(dir)
+                line.place(dir, case.cubic)?
             }
         };
         let _backend = place.start_backend()?;

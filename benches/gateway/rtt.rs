@@ -77,13 +77,16 @@ impl Line {
     }
 
     /// The two ends, as a place.
-    pub(crate) fn place(&self, dir: PathBuf) -> Place {
+    pub(crate) fn place(&self, dir: PathBuf, cubic: bool) -> io::Result<Place> {
+        for namespace in &self.namespaces {
+            namespace.set_congestion(if cubic { "cubic" } else { "bbr" })?;
+        }
         let side = |number: u8| Side {
             gateway: gateway(number),
             netns: Some(self.namespaces[usize::from(number) - 1].0.clone()),
         };
         let vips = IpAddr::V4(Ipv4Addr::new(127, 110, 0, 0));
-        Place { dir, near: side(1), far: side(2), vips }
+        Ok(Place { dir, near: side(1), far: side(2), vips, cubic })
     }
 
     /// Whether packets are lost from now on.
@@ -116,6 +119,16 @@ impl Namespace {
         let namespace = Self(name);
         namespace.ip(&["link", "set", "lo", "up"])?;
         Ok(namespace)
+    }
+
+    /// The congestion control of connections that ask for none; without `bbr` in the kernel it
+    /// stays as it is.
+    fn set_congestion(&self, name: &str) -> io::Result<()> {
+        let set = format!("net.ipv4.tcp_congestion_control={name}");
+        match ip(&["netns", "exec", self.0.as_str(), "sysctl", "-qw", &set]) {
+            Err(_) if name == "bbr" => Ok(()),
+            done => done,
+        }
     }
 
     /// Waits until the line has made its device.

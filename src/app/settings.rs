@@ -6,7 +6,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::config::{Config, Source};
+use crate::config::{Config, Congestion, Source};
 use crate::model::ReplicaId;
 use crate::zone::ZoneConfig;
 use crate::{admin, dns, gateway, peering, tls};
@@ -59,7 +59,12 @@ pub(super) fn gateway(config: &Config) -> gateway::Config {
             gateway::ListenOn::Ports(at)
         }
     };
-    gateway::Config { outbound: config.gateway.outbound, listen_on, ..gateway::Config::default() }
+    let congestion = match config.gateway.congestion {
+        Congestion::Bbr => gateway::Congestion::Bbr,
+        Congestion::System => gateway::Congestion::System,
+    };
+    let outbound = config.gateway.outbound;
+    gateway::Config { outbound, listen_on, congestion, ..gateway::Config::default() }
 }
 
 pub(super) fn peering(

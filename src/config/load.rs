@@ -15,7 +15,7 @@ use super::errors::{At, Problem};
 use super::fields::{Field, Fields, Problems};
 use super::kubernetes::kubernetes;
 use super::node::Node;
-use super::{Admin, Config, Dns, Gateway, Io, Log, MAX_FILE_BYTES, Peer, Source};
+use super::{Admin, Config, Congestion, Dns, Gateway, Io, Log, MAX_FILE_BYTES, Peer, Source};
 use crate::catalog::NamespaceRules;
 use crate::model::{ClusterId, DnsName, Locality, Namespace, PeerAddress, PortNumber, canonical};
 use crate::telemetry::LogFormat;
@@ -200,6 +200,14 @@ fn gateway(fields: &mut Fields<'_>, problems: &mut Problems) -> Gateway {
     let listen = listen(section.take("listen"), problems).unwrap_or(defaults.listen);
     let advertise = section.take("advertise").map(|f| f.parse_list(peer_address, problems));
     let outbound = section.take("outbound").and_then(|field| field.boolean(problems));
+    let congestion = section.take("congestion").and_then(|field| {
+        let congestion = |text: &str| match text {
+            "bbr" => Ok(Congestion::Bbr),
+            "system" => Ok(Congestion::System),
+            other => Err(format!("'{other}' is not a choice; use bbr or system")),
+        };
+        field.parse(congestion, problems)
+    });
     let drain = duration(section.take("drain"), defaults.drain, problems);
     let shutdown_delay =
         duration(section.take("shutdown_delay"), defaults.shutdown_delay, problems);
@@ -208,6 +216,7 @@ fn gateway(fields: &mut Fields<'_>, problems: &mut Problems) -> Gateway {
         listen,
         advertise: advertise.unwrap_or_default(),
         outbound: outbound.unwrap_or(defaults.outbound),
+        congestion: congestion.unwrap_or(defaults.congestion),
         drain,
         shutdown_delay,
     }

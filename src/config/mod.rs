@@ -95,6 +95,8 @@ pub struct Gateway {
     pub advertise: Vec<PeerAddress>,
     /// Whether clusterset addresses are listened on; `false`: they are answered only.
     pub outbound: bool,
+    /// Which congestion control connections between gateways ask for.
+    pub congestion: Congestion,
     /// How long open streams may finish at shutdown.
     pub drain: Duration,
     /// How long new streams are accepted after shutdown was announced (load balancers lag).
@@ -107,10 +109,20 @@ impl Default for Gateway {
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 8443))],
             advertise: Vec::new(),
             outbound: true,
+            congestion: Congestion::Bbr,
             drain: Duration::from_secs(30),
             shutdown_delay: Duration::from_secs(15),
         }
     }
+}
+
+/// Which congestion control connections between gateways ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Congestion {
+    /// `bbr` where the kernel allows it.
+    Bbr,
+    /// The kernel's default.
+    System,
 }
 
 /// `dns:`.

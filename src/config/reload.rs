@@ -74,6 +74,7 @@ pub fn changes(old: &Config, new: &Config) -> Change {
         ("gateway.listen", old.gateway.listen == new.gateway.listen),
         ("gateway.advertise", old.gateway.advertise == new.gateway.advertise),
         ("gateway.outbound", old.gateway.outbound == new.gateway.outbound),
+        ("gateway.congestion", old.gateway.congestion == new.gateway.congestion),
         ("gateway.drain", old.gateway.drain == new.gateway.drain),
         ("gateway.shutdown_delay", old.gateway.shutdown_delay == new.gateway.shutdown_delay),
         ("dns.listen", old.dns.listen == new.dns.listen),

@@ -48,7 +48,7 @@ locality: { region: eu, zone: eu-1 }
 source: { files: ../registry }
 state: { dir: ./kept }
 vips: [127.64.0.0/16, "fd00:64::/64"]
-gateway: { listen: ["127.0.1.1:8443", "[::1]:0"], advertise: gw.example.org, outbound: false, drain: 300ms, shutdown_delay: 1h }
+gateway: { listen: ["127.0.1.1:8443", "[::1]:0"], advertise: gw.example.org, outbound: false, congestion: system, drain: 300ms, shutdown_delay: 1h }
 dns: { listen: 127.0.1.1:5353, ttl: 30s, io: auto, allow: 10.0.0.0/8, forwarders: [10.0.0.10, "::1"], tcp_per_source: 16, shutdown_delay: 0s }
 admin: { listen: 127.0.1.1:9900, probes: 0.0.0.0:9901 }
 trust: { dir: ./trust }
@@ -65,6 +65,7 @@ log: { filter: "info,portolan::tls=debug", format: json }
     assert_eq!(config.gateway.listen.len(), 2);
     assert_eq!(config.gateway.advertise[0].to_string(), "gw.example.org:8443");
     assert!(!config.gateway.outbound);
+    assert_eq!(config.gateway.congestion, Congestion::System);
     assert_eq!(config.gateway.drain, Duration::from_millis(300));
     assert_eq!(config.gateway.shutdown_delay, Duration::from_secs(3600));
     assert_eq!(config.dns.forwarders[0].to_string(), "10.0.0.10/32");
@@ -104,6 +105,10 @@ fn every_fault_names_its_line_its_field_and_the_remedy() {
         ("gateway: { listen: 127.64.0.1:1 }", "6:20: gateway.listen: 127.64.0.1:1 lies inside"),
         ("gateway: { advertise: 'a b' }", "6:23: gateway.advertise: 'a b' is not a peer's"),
         ("gateway: { outbound: yes }", "6:22: gateway.outbound: 'yes' is not a boolean; write"),
+        (
+            "gateway: { congestion: vegas }",
+            "6:24: gateway.congestion: 'vegas' is not a choice; use bbr",
+        ),
         ("gateway: { drain: 5 }", "6:19: gateway.drain: '5' is not a duration; write a number"),
         ("gateway: { drain: 2h }", "6:19: gateway.drain: '2h' is out of range; give a duration"),
         ("dns: { ttl: 0s }", "6:13: dns.ttl: '0s' is out of range; give a duration from 1s to 1h"),

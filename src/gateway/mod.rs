@@ -81,6 +81,17 @@ pub enum ListenOn {
     Ports(IpAddr),
 }
 
+/// Which congestion control connections between gateways have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Congestion {
+    /// `bbr` where the kernel has it and allows it: on long lossy ways it moves ten times what
+    /// others do, and it fills the queues of others.
+    #[default]
+    Bbr,
+    /// The kernel's default.
+    System,
+}
+
 /// The data plane's settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
@@ -94,6 +105,8 @@ pub struct Config {
     /// UDP sessions of clients, and as many again of peers' clients; no more than a quarter of the
     /// descriptor limit. Each of a peer's takes a local port.
     pub most_sessions: usize,
+    /// Which congestion control connections between gateways ask for.
+    pub congestion: Congestion,
     /// Idle connections that one peer may keep here; the descriptor limit may allow fewer.
     pub idle_per_peer: usize,
     /// Bytes that all streams together hold unwritten before reads shrink.
@@ -107,6 +120,7 @@ impl Default for Config {
             listen_on: ListenOn::default(),
             most_streams: 10_000,
             most_sessions: 16_384,
+            congestion: Congestion::default(),
             idle_per_peer: 1_024,
             buffered_bytes: 64 * 1024 * 1024,
         }
@@ -183,18 +197,17 @@ impl Shared {
         peer: tls::PeerIdentity,
         address: SocketAddr,
     ) -> conn::Conn<R> {
-        self.prefer_bbr(&stream);
+        self.choose_congestion(&stream);
         conn::Conn::new(stream, peer, address, self.trust.own_expiry())
     }
 
-    /// Asks for the congestion control that bears loss, and counts which one is in force.
-    fn prefer_bbr(&self, stream: &tls::Stream) {
+    /// Asks for the congestion control that is wanted, and counts which one is in force.
+    fn choose_congestion(&self, stream: &tls::Stream) {
         let socket = SockRef::from(stream.get_ref().0);
-        let algorithm = match socket.set_tcp_congestion(b"bbr") {
-            Ok(()) => "bbr",
-            // Not loaded, or not allowed to this user: the node's default serves.
-            Err(_) => "default",
-        };
+        let is_wanted = self.config.congestion == Congestion::Bbr;
+        // Not loaded, or not allowed to this user: the kernel's default serves.
+        let is_bbr = is_wanted && socket.set_tcp_congestion(b"bbr").is_ok();
+        let algorithm = if is_bbr { "bbr" } else { "default" };
         self.metrics.congestion.with_label_values(&[algorithm]).inc();
     }
 

@@ -89,7 +89,7 @@ impl Udp {
 impl Shared {
     /// Frames a datagram connection whose handshake is done.
     fn datagrams(&self, stream: tls::Stream, peer: PeerIdentity) -> Conn {
-        self.prefer_bbr(&stream);
+        self.choose_congestion(&stream);
         Conn::new(stream, peer, self.trust.own_expiry())
     }
 }
