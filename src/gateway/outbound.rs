@@ -74,9 +74,10 @@ async fn accept(
                     let (callee, port) = serves.clone();
                     // On a dual-stack socket an IPv4 client has a mapped address.
                     let from = SocketAddr::new(canonical(from.ip()), from.port());
-                    let served = Arc::clone(&shared).serve_client(client, from, callee, port);
+                    let shared = Arc::clone(&shared);
+                    // Made inside: a future that is handed in stays there beside the one awaited.
                     clients.spawn(async move {
-                        served.await;
+                        shared.serve_client(client, from, callee, port).await;
                         drop(permit);
                     });
                 }

@@ -37,12 +37,26 @@ const EXPIRY_EVERY: Duration = Duration::from_secs(30);
 
 type Session = Conn<Acceptor>;
 
-/// Serves a peer's connection to its end.
-pub(super) async fn serve(shared: Arc<Shared>, accepted: tls::Accepted, drain: Watch) {
+/// Serves a peer's connection to its end. What was accepted is framed before the future begins,
+/// which would hold room for it as long as it lives.
+pub(super) fn serve(
+    shared: Arc<Shared>,
+    accepted: tls::Accepted,
+    drain: Watch,
+) -> impl Future<Output = ()> {
     let tls::Accepted { peer, stream, remote, lease, .. } = accepted;
     let mut conn: Session = shared.tunnel(stream, peer, remote);
     conn.queue(&Control::Ready(Ready { replica: shared.replica }));
-    let mut drain = Draining { watch: drain, announced: false };
+    let drain = Draining { watch: drain, announced: false };
+    serve_streams(shared, conn, lease, drain)
+}
+
+async fn serve_streams(
+    shared: Arc<Shared>,
+    mut conn: Session,
+    lease: tls::Lease,
+    mut drain: Draining,
+) {
     while let Some(open) = idle(&shared, &mut conn, &mut drain).await {
         conn = match shared.answer(conn, *open, &mut drain).await {
             Some(conn) => conn,
