@@ -16,6 +16,8 @@
 //! end (`app`).
 
 mod answers;
+mod connection;
+mod dot;
 mod encode;
 mod limit;
 mod metrics;
@@ -33,6 +35,7 @@ mod udp;
 mod tests;
 
 pub use answers::{Answers, Compiler, SharedAnswers};
+pub use dot::ALPN;
 pub use limit::Limiter;
 pub use metrics::Metrics;
 pub use respond::{Policy, Received, Responded, Transport, respond};
