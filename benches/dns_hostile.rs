@@ -60,11 +60,12 @@ impl Row {
 
 /// An agent with one name.
 struct Stage {
-    world: World,
     agent: Process,
     dns: SocketAddr,
     idle_kib: u64,
     _echo: Backend,
+    /// Its folder, for as long as the agent runs.
+    _world: World,
 }
 
 impl Stage {
@@ -77,7 +78,7 @@ impl Stage {
         let text = std::fs::read_to_string(&config).expect("just written");
         let text = text.replace("dns: { ", &format!("dns: {{ {dns}"));
         std::fs::write(&config, text).expect("a writable folder");
-        let binary = descriptors.map_or(BINARY.to_owned(), |most| limited(&world, most));
+        let binary = descriptors.map_or_else(|| BINARY.to_owned(), |most| limited(&world, most));
         let mut agent = Process::start(&binary, &config, world.admin("paris"));
         agent.ready(PATIENCE).await;
         let dns = world.dns("paris");
@@ -88,7 +89,7 @@ impl Stage {
         }
         tokio::time::sleep(SETTLE).await;
         let idle_kib = agent.resident_kib();
-        Self { world, agent, dns, idle_kib, _echo: echo }
+        Self { _world: world, agent, dns, idle_kib, _echo: echo }
     }
 
     /// The largest resident memory, beside what the agent had idle.
