@@ -11,9 +11,13 @@ use std::time::{Duration, Instant};
 
 use portolan::admin::json::ServiceJson;
 use portolan::clock;
+use portolan::dns::ALPN;
 use portolan::health::PeerState;
+use portolan::testing::trust::{Client, Credentials, Leaf};
 use portolan::testing::{Backend, PATIENCE, Process, World, dns_query};
 use rustix::process::Signal;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -238,6 +242,66 @@ async fn p05_dns_goes_on_answering_for_its_delay_and_then_closes() {
             assert!(seen.asked > 100, "{seen:?}");
         }
     }
+}
+
+/// The certificate that is shown over TLS, after a question was answered there.
+async fn shown(client: &Client, at: SocketAddr) -> Option<CertificateDer<'static>> {
+    let mut stream = client.connect(at).await.ok()?;
+    stream.write_all(&framed_question()).await.ok()?;
+    let mut answer = vec![0; stream.read_u16().await.ok()?.into()];
+    stream.read_exact(&mut answer).await.ok()?;
+    stream.get_ref().1.peer_certificates()?.first().cloned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dns_over_tls_shows_the_cluster_s_certificate_or_files_that_may_be_replaced() {
+    let world = World::new(&["paris"]);
+    let echo = Backend::echo(loopback()).await;
+    world.export("paris", "shop/web", 80, &[echo.address]);
+    let (trust, at) = (world.trust("paris"), SocketAddr::new(world.host("paris", 1), 8853));
+    let client = Client { alpn: vec![ALPN.to_vec()], ..Client::of(&trust, "paris", None) };
+    let start = |keys: &str| {
+        let config = world.write_config("paris", |_| Vec::new());
+        let text = fs::read_to_string(&config).unwrap();
+        let dns = format!("dns: {{ tls_listen: '{at}', {keys}");
+        fs::write(&config, text.replace("dns: { ", &dns)).unwrap();
+        Process::start(BINARY, &config, world.admin("paris"))
+    };
+    let shows = async |agent: &Process, wanted: Option<&Credentials>| {
+        let wanted = wanted
+            .map(|pair| CertificateDer::from_pem_slice(pair.certificate_pem.as_bytes()).unwrap());
+        let deadline = clock::now() + PATIENCE;
+        loop {
+            let seen = shown(&client, at).await;
+            if seen.is_some() && (wanted.is_none() || seen == wanted) {
+                return;
+            }
+            assert!(clock::now() < deadline, "never shown:\n{}", agent.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let mut paris = start("");
+    // The client verified it as paris's.
+    shows(&paris, None).await;
+    paris.kill();
+
+    let [first, second] = [(); 2].map(|()| Leaf::of("paris").signed_by(&trust));
+    let [certificate, key] = ["dns.crt", "dns.key"].map(|name| world.path().join(name));
+    let put = |path: &Path, text: &str| {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o640)).unwrap();
+    };
+    put(&certificate, &first.certificate_pem);
+    put(&key, &first.key_pem);
+    let files = format!("tls_certificate: {}, tls_key: {}, ", certificate.display(), key.display());
+    let paris = start(&files);
+    shows(&paris, Some(&first)).await;
+    put(&key, &second.key_pem);
+    until_logged(&paris, "dns.key: it is not the key of dns.crt; put the matching pair there")
+        .await;
+    assert!(shown(&client, at).await.is_some(), "the last good pair stays");
+    put(&certificate, &second.certificate_pem);
+    shows(&paris, Some(&second)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
