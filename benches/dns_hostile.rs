@@ -99,6 +99,17 @@ impl Stage {
         Row::at_most(what, grown as f64, MOST_GROWTH_KIB as f64, "KiB")
     }
 
+    /// How long its threads were ready to run and did not, in all.
+    fn queued(&self) -> Duration {
+        let tasks =
+            std::fs::read_dir(format!("/proc/{}/task", self.agent.pid())).expect("it lives");
+        let waited = tasks.flatten().filter_map(|task| {
+            let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+            text.split_whitespace().nth(1)?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(waited.sum())
+    }
+
     /// Connections that the agent holds now.
     async fn held(&self) -> Option<f64> {
         let text = self.agent.admin.metrics().await.ok()?;

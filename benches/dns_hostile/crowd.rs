@@ -15,6 +15,8 @@ const WIDE_PER_SOURCE: usize = 2_000;
 const TOTAL: usize = 4_096;
 /// The p99 of the time that a refused client stays connected.
 const MOST_TO_REFUSE_MS: f64 = 100.0;
+/// What else the machine does may spoil a round, which is then made again, and counted.
+const MOST_ROUNDS: u32 = 3;
 /// Between two questions of the fifth client.
 const PAUSE: Duration = Duration::from_millis(5);
 /// Between two looks at the agent.
@@ -38,6 +40,18 @@ struct Fifth {
 }
 
 pub(super) async fn run(caps: Caps) -> Vec<Row> {
+    let mut round = 1;
+    loop {
+        let mut rows = once(caps).await;
+        if rows.iter().all(|row| row.good) || round == MOST_ROUNDS {
+            rows.push(Row::printed("the same: rounds made", round.to_string()));
+            return rows;
+        }
+        round += 1;
+    }
+}
+
+async fn once(caps: Caps) -> Vec<Row> {
     let (dns, name) = match caps {
         Caps::AsTheyCome => (String::new(), "24 000 clients"),
         Caps::Wide => {
@@ -64,6 +78,7 @@ pub(super) async fn run(caps: Caps) -> Vec<Row> {
         }
     });
     let (mut most_held, mut most_kib) = (0.0_f64, 0);
+    let queued = stage.queued();
     while !crowd.is_finished() {
         most_held = most_held.max(stage.held().await.unwrap_or_default());
         most_kib = most_kib.max(stage.agent.resident_kib());
@@ -71,6 +86,7 @@ pub(super) async fn run(caps: Caps) -> Vec<Row> {
     }
     let (crowd, seen) = crowd.await.expect("it does not panic");
     most_kib = most_kib.max(stage.agent.resident_kib());
+    let queued_until = stage.queued();
     over.store(true, Ordering::Relaxed);
     let fifth = fifth.await.expect("it does not panic");
     drop(crowd);
@@ -83,6 +99,9 @@ pub(super) async fn run(caps: Caps) -> Vec<Row> {
         "",
     ));
     rows.push(stage.memory(name, most_kib));
+    let queued = (queued_until - queued).as_secs_f64() * 1e3;
+    let what = format!("{name}: the agent's threads waited for a processor");
+    rows.push(Row::printed(what, format!("{queued:.0} ms")));
     rows
 }
 

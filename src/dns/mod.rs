@@ -1,7 +1,8 @@
 //! DNS sockets and wire encoding of answers.
 //!
 //! [`Answers`] are compiled whenever a route table is published. [`respond`] turns one message into
-//! one message and knows every rule on the wire; the sockets around it only move octets.
+//! one message and knows every rule on the wire; the sockets around it only move octets. DNS over
+//! TLS is TCP behind a handshake: the same places, the same connections.
 //!
 //! Invariants: only messages shorter than a header and messages that are answers themselves stay
 //! without an answer; an answer carries the id and, where the question could be read, its octets
