@@ -1,18 +1,26 @@
 //! Agents as processes of their own: kills, signals, restarts, changed and broken files.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use portolan::admin::json::ServiceJson;
 use portolan::clock;
+use portolan::dns::ALPN;
 use portolan::health::PeerState;
+use portolan::testing::trust::{Client, Credentials, Leaf};
 use portolan::testing::{Backend, PATIENCE, Process, World, dns_query};
 use rustix::process::Signal;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portolan");
 const NAME: &str = "web.shop";
@@ -112,6 +120,188 @@ async fn p03_a_killed_agent_answers_from_saved_state_with_every_peer_away() {
     };
     assert_eq!(after, before, "the address is the one of before");
     paris.ready(PATIENCE).await;
+}
+
+/// What a resolver of both replicas saw: it asks the first, and the other where that refuses or is
+/// silent for 500 ms.
+#[derive(Debug, Default)]
+struct Resolved {
+    asked: u32,
+    lost: u32,
+    /// The last answer of the first, and when it first had none.
+    last: Option<Instant>,
+    refused: Option<Instant>,
+}
+
+impl Resolved {
+    /// Notes what became of one question: an answer of the first, or else of the other.
+    fn note(&mut self, first: bool, other: bool) {
+        let now = clock::now();
+        self.asked += 1;
+        if first {
+            self.last = Some(now);
+        } else {
+            self.refused.get_or_insert(now);
+            self.lost += u32::from(!other);
+        }
+    }
+}
+
+/// One question over a connection that is kept, or over a new one where there is none.
+async fn ask_over(kept: &mut Option<TcpStream>, server: SocketAddr) -> bool {
+    let answered = async {
+        let stream = match kept {
+            Some(stream) => stream,
+            None => kept.insert(TcpStream::connect(server).await.ok()?),
+        };
+        stream.write_all(&framed_question()).await.ok()?;
+        let mut answer = vec![0; stream.read_u16().await.ok()?.into()];
+        stream.read_exact(&mut answer).await.ok()?;
+        // NOERROR, and one answer.
+        (answer[3] & 15 == 0 && answer[6..8] == [0, 1]).then_some(())
+    };
+    let answered = tokio::time::timeout(Duration::from_millis(500), answered).await;
+    let answered = matches!(answered, Ok(Some(())));
+    if !answered {
+        *kept = None;
+    }
+    answered
+}
+
+fn framed_question() -> Vec<u8> {
+    let mut question = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in DNS_NAME.split('.') {
+        question.push(u8::try_from(label.len()).expect("a label"));
+        question.extend(label.as_bytes());
+    }
+    question.extend([0, 0, 1, 0, 1]);
+    let length = u16::try_from(question.len()).expect("a short question").to_be_bytes();
+    [&length[..], &question].concat()
+}
+
+/// Asks by datagram and over connections until told to stop.
+async fn resolve([first, other]: [SocketAddr; 2], until: Arc<AtomicBool>) -> [Resolved; 2] {
+    let (mut by_datagram, mut over_tcp) = (Resolved::default(), Resolved::default());
+    let mut kept = [None, None];
+    while !until.load(Ordering::Relaxed) {
+        let answered = dns_query(first, DNS_NAME).await.is_ok_and(|found| !found.is_empty());
+        let other_answers =
+            !answered && dns_query(other, DNS_NAME).await.is_ok_and(|found| !found.is_empty());
+        by_datagram.note(answered, other_answers);
+        // A kept connection may have been closed since; a resolver then opens another.
+        let answered = ask_over(&mut kept[0], first).await || ask_over(&mut kept[0], first).await;
+        let other_answers = !answered && ask_over(&mut kept[1], other).await;
+        over_tcp.note(answered, other_answers);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    [by_datagram, over_tcp]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p05_dns_goes_on_answering_for_its_delay_and_then_closes() {
+    const DELAY: Duration = Duration::from_secs(2);
+    let world = World::new(&["paris"]);
+    let echo = Backend::echo(loopback()).await;
+    world.export("paris", "shop/web", 80, &[echo.address]);
+    let addresses = [1, 2].map(|which| SocketAddr::new(world.host("paris", which), 5353));
+    let mut replicas = [1, 2].map(|which| {
+        let config = world.write_replica("paris", which, |_| Vec::new());
+        let text = fs::read_to_string(&config).unwrap();
+        fs::write(
+            &config,
+            text.replace(":5353\"], shutdown_delay: 300ms", ":5353\"], shutdown_delay: 2s"),
+        )
+        .unwrap();
+        Process::start(BINARY, &config, (world.host("paris", which), 9900).into())
+    });
+    for (replica, at) in replicas.iter_mut().zip(addresses) {
+        replica.ready(PATIENCE).await;
+        let deadline = clock::now() + PATIENCE;
+        while !dns_query(at, DNS_NAME).await.is_ok_and(|found| !found.is_empty()) {
+            assert!(clock::now() < deadline, "{at} never answered:\n{}", replica.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    let until = Arc::new(AtomicBool::new(false));
+    let mut resolvers: JoinSet<_> =
+        (0..4).map(|_| resolve(addresses, Arc::clone(&until))).collect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let told = clock::now();
+    replicas[0].signal(Signal::TERM);
+    replicas[0].ended(PATIENCE).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    until.store(true, Ordering::Relaxed);
+    while let Some(seen) = resolvers.join_next().await {
+        for seen in seen.unwrap() {
+            assert_eq!(seen.lost, 0, "{seen:?}");
+            let last = seen.last.expect("the first answered") - told;
+            // The machine may be slow, the delay may not be cut short.
+            assert!(last >= DELAY.mul_f64(0.9), "the last answer came {last:?} after the signal");
+            let refused = seen.refused.expect("it closed in the end") - told;
+            assert!(refused >= DELAY.mul_f64(0.9), "a question was refused {refused:?} after it");
+            assert!(seen.asked > 100, "{seen:?}");
+        }
+    }
+}
+
+/// The certificate that is shown over TLS, after a question was answered there.
+async fn shown(client: &Client, at: SocketAddr) -> Option<CertificateDer<'static>> {
+    let mut stream = client.connect(at).await.ok()?;
+    stream.write_all(&framed_question()).await.ok()?;
+    let mut answer = vec![0; stream.read_u16().await.ok()?.into()];
+    stream.read_exact(&mut answer).await.ok()?;
+    stream.get_ref().1.peer_certificates()?.first().cloned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dns_over_tls_shows_the_cluster_s_certificate_or_files_that_may_be_replaced() {
+    let world = World::new(&["paris"]);
+    let echo = Backend::echo(loopback()).await;
+    world.export("paris", "shop/web", 80, &[echo.address]);
+    let (trust, at) = (world.trust("paris"), SocketAddr::new(world.host("paris", 1), 8853));
+    let client = Client { alpn: vec![ALPN.to_vec()], ..Client::of(&trust, "paris", None) };
+    let start = |keys: &str| {
+        let config = world.write_config("paris", |_| Vec::new());
+        let text = fs::read_to_string(&config).unwrap();
+        let dns = format!("dns: {{ tls_listen: '{at}', {keys}");
+        fs::write(&config, text.replace("dns: { ", &dns)).unwrap();
+        Process::start(BINARY, &config, world.admin("paris"))
+    };
+    let shows = async |agent: &Process, wanted: Option<&Credentials>| {
+        let wanted = wanted
+            .map(|pair| CertificateDer::from_pem_slice(pair.certificate_pem.as_bytes()).unwrap());
+        let deadline = clock::now() + PATIENCE;
+        loop {
+            let seen = shown(&client, at).await;
+            if seen.is_some() && (wanted.is_none() || seen == wanted) {
+                return;
+            }
+            assert!(clock::now() < deadline, "never shown:\n{}", agent.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let mut paris = start("");
+    // The client verified it as paris's.
+    shows(&paris, None).await;
+    paris.kill();
+
+    let [first, second] = [(); 2].map(|()| Leaf::of("paris").signed_by(&trust));
+    let [certificate, key] = ["dns.crt", "dns.key"].map(|name| world.path().join(name));
+    let put = |path: &Path, text: &str| {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o640)).unwrap();
+    };
+    put(&certificate, &first.certificate_pem);
+    put(&key, &first.key_pem);
+    let files = format!("tls_certificate: {}, tls_key: {}, ", certificate.display(), key.display());
+    let paris = start(&files);
+    shows(&paris, Some(&first)).await;
+    put(&key, &second.key_pem);
+    until_logged(&paris, "dns.key: it is not the key of dns.crt; put the matching pair there")
+        .await;
+    assert!(shown(&client, at).await.is_some(), "the last good pair stays");
+    put(&certificate, &second.certificate_pem);
+    shows(&paris, Some(&second)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -58,6 +58,16 @@ impl Watch {
         *self.0.borrow()
     }
 
+    /// Whether the phase has moved since this was last asked; one load, for those who are asked
+    /// for something too often to look at the phase itself.
+    pub fn moved(&mut self) -> bool {
+        let moved = self.0.has_changed().unwrap_or(true);
+        if moved {
+            self.0.mark_unchanged();
+        }
+        moved
+    }
+
     /// Waits until at least `phase` is reached; returns at once if it is.
     pub async fn reached(&mut self, phase: Phase) {
         // The sender's last act is `Forced`, so an error means that every phase was reached.
@@ -72,9 +82,11 @@ mod tests {
     #[tokio::test]
     async fn phases_only_move_forward_and_dropping_the_trigger_forces() {
         let (trigger, mut watch) = channel();
+        assert!(!watch.moved());
         trigger.advance(Phase::Draining);
         trigger.advance(Phase::Announced);
         assert_eq!(watch.phase(), Phase::Draining);
+        assert!(watch.moved() && !watch.moved());
         watch.reached(Phase::Announced).await;
         drop(trigger);
         watch.reached(Phase::Forced).await;

@@ -142,7 +142,7 @@ pub async fn build(
         gateway: gateway.clone(),
     };
     let (admin, asked) = bind_admin(config, status, &registry)?;
-    let dns = DnsTask::prepare(config, answers, &registry, ready, zone)?;
+    let dns = DnsTask::prepare(config, &trust, answers, &registry, (ready, zone))?;
     let (admin_address, probes) = (admin.local_addr(), admin.probes_addr());
 
     let outlets = Outlets {
@@ -256,6 +256,8 @@ fn bind_gateways(config: &Config, trust: &tls::Trust) -> Result<Vec<tls::Listene
 /// Opens DNS when the agent is ready, and serves.
 struct DnsTask {
     config: dns::Config,
+    /// Where it listens for TLS too, and what it shows there.
+    secure: Option<(Vec<SocketAddr>, Arc<tls::ServerCertificate>)>,
     answers: dns::SharedAnswers,
     metrics: dns::Metrics,
     ready: watch::Receiver<bool>,
@@ -266,15 +268,27 @@ impl DnsTask {
     /// It opens only when synced, but an address that cannot be had must refuse the start.
     fn prepare(
         config: &Config,
+        trust: &tls::Trust,
         answers: dns::SharedAnswers,
         registry: &Registry,
-        ready: watch::Receiver<bool>,
-        zone: watch::Receiver<ZoneConfig>,
+        (ready, zone): (watch::Receiver<bool>, watch::Receiver<ZoneConfig>),
     ) -> Result<Self, BuildError> {
+        let secure = settings::dns_certificate(config, trust)?
+            .map(|certificate| (config.dns.tls.listen.clone(), certificate));
         let config = settings::dns(config);
         let metrics = dns::Metrics::register(registry)?;
-        drop(dns::Server::bind(config.clone(), answers.clone(), metrics.clone())?);
-        Ok(Self { config, answers, metrics, ready, zone })
+        let task = Self { config, secure, answers, metrics, ready, zone };
+        drop(task.bind()?);
+        Ok(task)
+    }
+
+    fn bind(&self) -> Result<dns::Server, dns::Error> {
+        let (answers, metrics) = (self.answers.clone(), self.metrics.clone());
+        let server = dns::Server::bind(self.config.clone(), answers, metrics)?;
+        match &self.secure {
+            Some((listen, certificate)) => server.with_tls(listen, Arc::clone(certificate)),
+            None => Ok(server),
+        }
     }
 
     async fn run(
@@ -287,7 +301,7 @@ impl DnsTask {
             () = drain.reached(drain::Phase::Draining) => return Ok(()),
         }
         self.config.ttl_seconds = self.zone.borrow_and_update().ttl_seconds;
-        let server = dns::Server::bind(self.config, self.answers, self.metrics)?;
+        let server = self.bind()?;
         let ttl = server.ttl();
         addresses.send_replace(server.local_addrs());
         let follow_ttl = async {
@@ -296,9 +310,17 @@ impl DnsTask {
             }
             std::future::pending::<()>().await;
         };
+        let certificate_drain = drain.clone();
+        let follow_certificate = async {
+            if let Some((_, certificate)) = self.secure {
+                certificate.run(certificate_drain).await;
+            }
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
             ended = server.run(drain) => Ok(ended?),
             () = follow_ttl => Ok(()),
+            () = follow_certificate => Ok(()),
         }
     }
 }

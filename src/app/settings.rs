@@ -3,6 +3,7 @@
 pub(super) mod kubernetes;
 
 use std::net::{Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -41,8 +42,25 @@ pub(super) fn dns(config: &Config) -> dns::Config {
         allow: config.dns.allow.clone(),
         forwarders: config.dns.forwarders.clone(),
         tcp_per_source: config.dns.tcp_per_source,
-        tcp_total: dns::DEFAULT_TCP_TOTAL,
+        tcp_total: config.dns.tcp_total,
     }
+}
+
+/// What DNS over TLS shows, where it is wanted.
+pub(super) fn dns_certificate(
+    config: &Config,
+    trust: &tls::Trust,
+) -> Result<Option<Arc<tls::ServerCertificate>>, tls::Error> {
+    if config.dns.tls.listen.is_empty() {
+        return Ok(None);
+    }
+    let certificate = match config.dns.tls.files.clone() {
+        Some((certificate, key)) => {
+            tls::ServerCertificate::open(tls::CertificateFiles { certificate, key }, dns::ALPN)?
+        }
+        None => tls::ServerCertificate::own(trust.clone(), dns::ALPN)?,
+    };
+    Ok(Some(Arc::new(certificate)))
 }
 
 pub(super) fn admin(config: &Config) -> admin::Config {
@@ -107,8 +125,9 @@ pub(super) fn peers(config: &Config) -> Vec<peering::PeerConfig> {
 
 /// Every address this process listens on.
 pub(super) fn listeners(config: &Config, gateways: &[SocketAddr]) -> Vec<SocketAddr> {
-    let others = config.dns.listen.iter().chain([&config.admin.listen]).chain(&config.admin.probes);
-    gateways.iter().chain(others).copied().collect()
+    let dns = config.dns.listen.iter().chain(&config.dns.tls.listen);
+    let admin = [&config.admin.listen].into_iter().chain(&config.admin.probes);
+    gateways.iter().chain(dns).chain(admin).copied().collect()
 }
 
 /// Where no peer's endpoint may lie: our clusterset addresses and our listeners.

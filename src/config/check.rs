@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::{Config, Kubernetes, Source};
 use crate::kubernetes::Access;
 use crate::model::PortNumber;
-use crate::{clock, files, tls};
+use crate::{clock, dns, files, tls};
 
 /// Descriptors that are not for streams: files, peers, DNS, admin (design: the caps).
 const RESERVED_DESCRIPTORS: u64 = 1_000;
@@ -92,6 +92,7 @@ pub fn check(config: &Config, agent: Agent) -> Report {
     vips(config, &mut report);
     listeners(config, agent, &mut report);
     trust(config, &mut report);
+    dns_certificate(config, &mut report);
     descriptors(&mut report);
     report
 }
@@ -230,6 +231,9 @@ fn listeners(config: &Config, agent: Agent, report: &mut Report) {
         held.udp("dns.listen", *address, agent, report);
         held.tcp("dns.listen", *address, agent, report);
     }
+    for address in &config.dns.tls.listen {
+        held.tcp("dns.tls_listen", *address, agent, report);
+    }
     held.tcp("admin.listen", config.admin.listen, agent, report);
     if let Some(address) = config.admin.probes {
         held.tcp("admin.probes", address, agent, report);
@@ -359,6 +363,17 @@ fn mounted(own: tls::Config, metrics: tls::Metrics) -> Result<Option<tls::Trust>
     let supply = tls::Supply { own: Some(Arc::new(pair)), ..tls::Supply::default() };
     let (_, supply) = watch::channel(Arc::new(supply));
     tls::Trust::supplied(own, supply, metrics).map(Some)
+}
+
+/// Of DNS over TLS, where it is not the cluster's own.
+fn dns_certificate(config: &Config, report: &mut Report) {
+    let Some((certificate, key)) = config.dns.tls.files.clone() else { return };
+    let name = "dns.tls_certificate";
+    let shown = certificate.display().to_string();
+    match tls::ServerCertificate::open(tls::CertificateFiles { certificate, key }, dns::ALPN) {
+        Ok(_) => report.add(name, Verdict::Ok, format!("{shown} and its key are a pair")),
+        Err(error) => report.add(name, Verdict::Wrong, error.to_string()),
+    }
 }
 
 /// `run` raises the soft limit to the hard one, so the hard one counts.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
+use super::dns_tls::dns_tls;
 use super::errors::{At, Problem};
 use super::fields::{Field, Fields, Problems};
 use super::kubernetes::kubernetes;
@@ -30,8 +31,8 @@ const TTL_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from
 const WIDEST_VIPS: (u8, u8) = (8, 48);
 /// Narrowest clusterset ranges: 14 names for IPv4.
 const NARROWEST_VIPS: (u8, u8) = (28, 120);
-/// Most TCP connections of one DNS source that may be configured.
-const MAX_TCP_PER_SOURCE: usize = 65_536;
+/// Most TCP connections of DNS, of one source or of all, that may be configured.
+const MAX_TCP: usize = 65_536;
 /// Most addresses of one peer, listeners of one kind, and so on.
 const MAX_LIST: usize = 256;
 /// Longest name of a network, region or zone, in bytes.
@@ -95,7 +96,7 @@ fn sections(
     let state_dir = state.take("dir").and_then(|field| directory(&field, base, problems));
     state.finish(problems);
     let gateway = gateway(fields, problems);
-    let dns = dns(fields, problems);
+    let dns = dns(fields, base, problems);
     let admin = admin(fields, problems);
     let in_kubernetes = matches!(source, Some(Source::Kubernetes(_)));
     let vips = if in_kubernetes {
@@ -222,7 +223,7 @@ fn gateway(fields: &mut Fields<'_>, problems: &mut Problems) -> Gateway {
     }
 }
 
-fn dns(fields: &mut Fields<'_>, problems: &mut Problems) -> Dns {
+fn dns(fields: &mut Fields<'_>, base: &Path, problems: &mut Problems) -> Dns {
     let defaults = Dns::default();
     let mut section = fields.nested("dns", problems);
     let listen = listen(section.take("listen"), problems).unwrap_or(defaults.listen);
@@ -236,9 +237,10 @@ fn dns(fields: &mut Fields<'_>, problems: &mut Problems) -> Dns {
     });
     let allow = section.take("allow").map(|f| f.parse_list(network, problems));
     let forwarders = section.take("forwarders").map(|f| f.parse_list(network, problems));
-    let tcp_per_source = section
-        .take("tcp_per_source")
-        .and_then(|field| field.number(1, MAX_TCP_PER_SOURCE, problems));
+    let mut most =
+        |key| section.take(key).and_then(|field: Field<'_>| field.number(1, MAX_TCP, problems));
+    let (tcp_per_source, tcp_total) = (most("tcp_per_source"), most("tcp_total"));
+    let tls = dns_tls(&mut section, base, problems);
     let shutdown_delay =
         duration(section.take("shutdown_delay"), defaults.shutdown_delay, problems);
     section.finish(problems);
@@ -249,6 +251,8 @@ fn dns(fields: &mut Fields<'_>, problems: &mut Problems) -> Dns {
         allow: allow.unwrap_or_default(),
         forwarders: forwarders.unwrap_or_default(),
         tcp_per_source: tcp_per_source.unwrap_or(defaults.tcp_per_source),
+        tcp_total: tcp_total.unwrap_or(defaults.tcp_total),
+        tls,
         shutdown_delay,
     }
 }
@@ -320,6 +324,7 @@ fn listeners<'a>(
     let listeners = [
         (["gateway", "listen"], gateway.listen.as_slice()),
         (["dns", "listen"], dns.listen.as_slice()),
+        (["dns", "tls_listen"], dns.tls.listen.as_slice()),
         (["admin", "listen"], std::slice::from_ref(&admin.listen)),
         (["admin", "probes"], admin.probes.as_slice()),
     ];
@@ -444,18 +449,21 @@ fn namespaces(field: &Field<'_>, problems: &mut Problems) -> NamespaceRules {
 
 fn listen(field: Option<Field<'_>>, problems: &mut Problems) -> Option<Vec<SocketAddr>> {
     let field = field?;
-    let items = field.list();
-    if items.is_empty() || items.len() > MAX_LIST {
-        problems.add(
-            Some(field.node.at),
-            &field.path,
-            format!(
-                "has {} addresses; give 1 to {MAX_LIST}, for example '0.0.0.0:8443'",
-                items.len()
-            ),
-        );
+    if field.list().is_empty() {
+        let text = format!("has 0 addresses; give 1 to {MAX_LIST}, for example '0.0.0.0:8443'");
+        problems.add(Some(field.node.at), &field.path, text);
     }
-    Some(field.parse_list(socket, problems))
+    Some(sockets(&field, problems))
+}
+
+/// Addresses to listen on, perhaps none.
+pub(super) fn sockets(field: &Field<'_>, problems: &mut Problems) -> Vec<SocketAddr> {
+    let count = field.list().len();
+    if count > MAX_LIST {
+        let text = format!("has {count} addresses; give at most {MAX_LIST}");
+        problems.add(Some(field.node.at), &field.path, text);
+    }
+    field.parse_list(socket, problems)
 }
 
 fn ttl(field: &Field<'_>, problems: &mut Problems) -> Option<Duration> {

@@ -9,6 +9,7 @@
 //! Nothing here starts anything: `app` makes each module's own configuration from this one.
 
 pub mod check;
+mod dns_tls;
 mod errors;
 mod fields;
 mod kubernetes;
@@ -25,6 +26,7 @@ use ipnet::IpNet;
 use crate::catalog::NamespaceRules;
 use crate::model::{ClusterId, DnsName, Locality, PeerAddress};
 use crate::telemetry::LogFormat;
+pub use dns_tls::DnsTls;
 pub use errors::{At, Errors, Problem};
 pub use kubernetes::{Kubernetes, Pod};
 
@@ -140,6 +142,10 @@ pub struct Dns {
     pub forwarders: Vec<IpNet>,
     /// Most TCP connections of one source at a time.
     pub tcp_per_source: usize,
+    /// Most of all sources.
+    pub tcp_total: usize,
+    /// Questions over TLS.
+    pub tls: DnsTls,
     /// How long questions are answered after shutdown was announced.
     pub shutdown_delay: Duration,
 }
@@ -153,6 +159,8 @@ impl Default for Dns {
             allow: Vec::new(),
             forwarders: Vec::new(),
             tcp_per_source: 256,
+            tcp_total: 4096,
+            tls: DnsTls::default(),
             shutdown_delay: Duration::from_secs(5),
         }
     }

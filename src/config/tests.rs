@@ -49,7 +49,7 @@ source: { files: ../registry }
 state: { dir: ./kept }
 vips: [127.64.0.0/16, "fd00:64::/64"]
 gateway: { listen: ["127.0.1.1:8443", "[::1]:0"], advertise: gw.example.org, outbound: false, congestion: system, drain: 300ms, shutdown_delay: 1h }
-dns: { listen: 127.0.1.1:5353, ttl: 30s, io: auto, allow: 10.0.0.0/8, forwarders: [10.0.0.10, "::1"], tcp_per_source: 16, shutdown_delay: 0s }
+dns: { listen: 127.0.1.1:5353, ttl: 30s, io: auto, allow: 10.0.0.0/8, forwarders: [10.0.0.10, "::1"], tcp_per_source: 16, tcp_total: 64, tls_listen: 127.0.1.1:853, tls_certificate: dns/tls.crt, tls_key: /keys/tls.key, shutdown_delay: 0s }
 admin: { listen: 127.0.1.1:9900, probes: 0.0.0.0:9901 }
 trust: { dir: ./trust }
 peers:
@@ -69,6 +69,10 @@ log: { filter: "info,portolan::tls=debug", format: json }
     assert_eq!(config.gateway.drain, Duration::from_millis(300));
     assert_eq!(config.gateway.shutdown_delay, Duration::from_secs(3600));
     assert_eq!(config.dns.forwarders[0].to_string(), "10.0.0.10/32");
+    assert_eq!((config.dns.tcp_per_source, config.dns.tcp_total), (16, 64));
+    assert_eq!(config.dns.tls.listen, ["127.0.1.1:853".parse().unwrap()]);
+    let files = ("/etc/portolan/dns/tls.crt".into(), "/keys/tls.key".into());
+    assert_eq!(config.dns.tls.files, Some(files));
     assert_eq!(config.dns.shutdown_delay, Duration::ZERO);
     assert_eq!(config.admin.probes, Some("0.0.0.0:9901".parse().unwrap()));
     let [oregon, tokyo] = &config.peers[..] else { panic!("two peers") };
@@ -117,6 +121,15 @@ fn every_fault_names_its_line_its_field_and_the_remedy() {
         ("dns: { allow: 10.0.0.1/8 }", "6:15: dns.allow: 10.0.0.1/8 has host bits set; write 10"),
         ("dns: { forwarders: x }", "6:20: dns.forwarders: 'x' is not a network; write it as"),
         ("dns: { tcp_per_source: 0 }", "6:24: dns.tcp_per_source: '0' is not usable; give a"),
+        ("dns: { tcp_total: x }", "6:19: dns.tcp_total: 'x' is not usable; give a whole number"),
+        ("dns: { tls_listen: x }", "6:20: dns.tls_listen: 'x' is not an address with a port;"),
+        ("dns: { tls_key: k }", "6:17: dns.tls_key: stands without 'dns.tls_certificate'; give"),
+        ("dns: { tls_certificate: c }", "6:25: dns.tls_certificate: stands without 'dns.tls_key'"),
+        ("dns: { tls_certificate: c, tls_key: k }", "6:25: dns.tls_certificate: has no meaning"),
+        (
+            "dns: { tls_listen: '127.64.0.1:853' }",
+            "6:20: dns.tls_listen: 127.64.0.1:853 lies inside",
+        ),
         ("admin: { listen: 9900 }", "6:18: admin.listen: '9900' is not an address with a port;"),
         ("log: { filter: 'a=loud' }", "6:16: log.filter: 'a=loud' is not a log filter"),
         ("log: { format: xml }", "6:16: log.format: 'xml' is not a log format; use text or json"),

@@ -10,20 +10,22 @@ use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, 
 use super::respond::{Responded, Transport};
 use crate::telemetry::panic_counter;
 
-const TRANSPORTS: [&str; 2] = ["udp", "tcp"];
+const TRANSPORTS: [&str; 3] = ["udp", "tcp", "tls"];
 const QTYPES: [&str; 10] = ["A", "AAAA", "SRV", "TXT", "SOA", "NS", "PTR", "ANY", "other", "none"];
 const RCODES: [&str; 6] = ["NOERROR", "FORMERR", "NXDOMAIN", "NOTIMP", "REFUSED", "BADVERS"];
 /// From 5 µs to 25 ms: what lies over that is a stalled machine.
 const SECONDS: [f64; 11] =
     [5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 1e-2, 2.5e-2];
 
-/// Why a TCP connection was closed before its first question.
+/// Why a connection was closed at a cap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// Its source holds as many as one source may.
     PerSource,
     /// All sources together hold as many as there may be.
     Total,
+    /// All connections together keep as many octets as they may, of what is not done.
+    Octets,
 }
 
 /// The server's metrics.
@@ -39,6 +41,8 @@ struct Inner {
     connections: IntGauge,
     refused_per_source: IntCounter,
     refused_total: IntCounter,
+    refused_octets: IntCounter,
+    handshakes_failed: IntCounter,
     dropped: IntCounter,
     errors: IntCounter,
     panics: IntCounter,
@@ -69,6 +73,11 @@ impl Metrics {
             "portolan_dns_socket_errors_total",
             "Errors of the DNS sockets: receive, send, accept",
         )?;
+        let handshakes_failed = IntCounter::new(
+            "portolan_dns_tls_handshakes_failed_total",
+            "Connections of DNS over TLS that ended in their handshake",
+        )?;
+        registry.register(Box::new(handshakes_failed.clone()))?;
         registry.register(Box::new(queries.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
         registry.register(Box::new(connections.clone()))?;
@@ -82,6 +91,8 @@ impl Metrics {
             connections,
             refused_per_source: refused.with_label_values(&["source"]),
             refused_total: refused.with_label_values(&["total"]),
+            refused_octets: refused.with_label_values(&["octets"]),
+            handshakes_failed,
             dropped,
             errors,
             panics: panic_counter(registry, "dns")?,
@@ -92,6 +103,7 @@ impl Metrics {
         let transport = match transport {
             Transport::Udp => 0,
             Transport::Tcp => 1,
+            Transport::Tls => 2,
         };
         let (qtype, rcode) = (qtype_index(what.qtype), rcode_index(what.code));
         let at = (transport * QTYPES.len() + qtype) * RCODES.len() + rcode;
@@ -116,7 +128,12 @@ impl Metrics {
         match refusal {
             Refusal::PerSource => self.0.refused_per_source.inc(),
             Refusal::Total => self.0.refused_total.inc(),
+            Refusal::Octets => self.0.refused_octets.inc(),
         }
+    }
+
+    pub(super) fn handshake_failed(&self) {
+        self.0.handshakes_failed.inc();
     }
 
     pub(super) fn connections(&self) -> &IntGauge {

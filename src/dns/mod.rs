@@ -1,7 +1,8 @@
 //! DNS sockets and wire encoding of answers.
 //!
 //! [`Answers`] are compiled whenever a route table is published. [`respond`] turns one message into
-//! one message and knows every rule on the wire; the sockets around it only move octets.
+//! one message and knows every rule on the wire; the sockets around it only move octets. DNS over
+//! TLS is TCP behind a handshake: the same places, the same connections.
 //!
 //! Invariants: only messages shorter than a header and messages that are answers themselves stay
 //! without an answer; an answer carries the id and, where the question could be read, its octets
@@ -16,6 +17,8 @@
 //! end (`app`).
 
 mod answers;
+mod connection;
+mod dot;
 mod encode;
 mod limit;
 mod metrics;
@@ -33,6 +36,7 @@ mod udp;
 mod tests;
 
 pub use answers::{Answers, Compiler, SharedAnswers};
+pub use dot::ALPN;
 pub use limit::Limiter;
 pub use metrics::Metrics;
 pub use respond::{Policy, Received, Responded, Transport, respond};

@@ -29,6 +29,8 @@ pub enum Transport {
     Udp,
     /// In one frame of a connection (without its length).
     Tcp,
+    /// The same, of a connection over TLS.
+    Tls,
 }
 
 /// One message as it came.
@@ -147,7 +149,7 @@ fn judge<'q>(
 
 /// The most octets that the answer may have.
 fn limit(query: &Query<'_>, received: &Received<'_>) -> usize {
-    if received.transport == Transport::Tcp {
+    if received.transport != Transport::Udp {
         return u16::MAX.into();
     }
     let payload = query.edns.map_or(MIN_UDP_OCTETS, |edns| edns.payload);

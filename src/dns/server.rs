@@ -16,7 +16,8 @@ use super::metrics::Metrics;
 use super::respond::Policy;
 use super::shared::Shared;
 use super::slots::Slots;
-use super::{tcp, udp};
+use super::tcp::Door;
+use super::{dot, tcp, udp};
 use crate::drain::{Phase, Watch};
 
 /// TCP connections that one source may hold.
@@ -27,8 +28,9 @@ pub const DEFAULT_TCP_TOTAL: usize = 4096;
 /// The receive buffer asked for, octets: at 100 000 queries a second a pause of a few
 /// milliseconds overflows the usual 212 992.
 const RECEIVE_BUFFER_OCTETS: usize = 4 << 20;
-/// Connections that wait to be accepted.
-const BACKLOG: i32 = 1024;
+/// Connections that wait to be accepted: where a crowd comes, one that finds no room waits a second
+/// for its next try. The kernel allows what net.core.somaxconn says.
+const BACKLOG: i32 = 4096;
 /// How often another port is tried when port 0 gave one that UDP or TCP cannot have.
 const PORT_TRIES: usize = 16;
 
@@ -66,6 +68,17 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// An address for TLS cannot be had.
+    #[error(
+        "cannot listen for dns over tls on {address}; stop what holds it, or give another address in dns.tls_listen"
+    )]
+    BindTls {
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// A loop panicked.
     #[error("a dns socket's loop died; this is a bug, report it with the log")]
     Died(#[source] JoinError),
@@ -78,6 +91,7 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Server {
     bound: Vec<Bound>,
+    pub(super) secure: Option<dot::Secure>,
     shared: Arc<Shared>,
 }
 
@@ -100,7 +114,8 @@ impl Server {
         let slots = Slots::new(config.tcp_per_source, config.tcp_total, metrics.clone());
         let Config { ttl_seconds, allow, forwarders, .. } = config;
         let policy = ArcSwap::from_pointee(Policy { ttl_seconds, allow, forwarders });
-        Ok(Self { bound, shared: Arc::new(Shared { policy, answers, metrics, slots }) })
+        let shared = Arc::new(Shared { policy, answers, metrics, slots });
+        Ok(Self { bound, secure: None, shared })
     }
 
     /// The addresses bound, in the configuration's order.
@@ -119,13 +134,21 @@ impl Server {
     /// and the sockets close. Connections that are left at [`Phase::Forced`] are cut.
     pub async fn run(self, mut drain: Watch) -> Result<(), Error> {
         let mut loops = JoinSet::new();
-        if self.bound.is_empty() {
+        if self.bound.is_empty() && self.tls_addrs().is_empty() {
             drain.reached(Phase::Draining).await;
         }
         for Bound { address, udp, tcp } in self.bound {
             tracing::info!(%address, "dns is listening");
             loops.spawn(udp::serve(udp, Arc::clone(&self.shared), drain.clone()));
-            loops.spawn(tcp::serve(tcp, Arc::clone(&self.shared), drain.clone()));
+            let shared = Arc::clone(&self.shared);
+            loops.spawn(tcp::serve(tcp, Door::Plain, shared, drain.clone()));
+        }
+        if let Some(dot::Secure { listeners, certificate }) = self.secure {
+            for (address, tcp) in listeners {
+                tracing::info!(%address, "dns over tls is listening");
+                let door = Door::Tls(Arc::clone(&certificate));
+                loops.spawn(tcp::serve(tcp, door, Arc::clone(&self.shared), drain.clone()));
+            }
         }
         while let Some(ended) = loops.join_next().await {
             ended.map_err(Error::Died)?;
@@ -175,12 +198,14 @@ fn bind_both(address: SocketAddr) -> Result<Bound, Error> {
     Ok(Bound { address, udp, tcp })
 }
 
-fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+pub(super) fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     only_v6(&socket, address)?;
     // A restart must not wait for connections of the process before it; two listeners stay
     // impossible.
     socket.set_reuse_address(true)?;
+    // Connections inherit it, which saves each a call: answers are never held back.
+    socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

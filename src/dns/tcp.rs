@@ -1,213 +1,157 @@
-//! TCP: the accept loop and the connections (RFC 7766: persistent, pipelined).
+//! TCP: the accept loop, of plain connections and of those over TLS.
+//!
+//! Invariants: it never waits for a connection; at a cap a connection is closed within the same
+//! turn, since a resolver that is turned away quickly asks the next server, while one that waits
+//! keeps its client waiting; no error ends it, and one that lasts (no descriptors) is tried again
+//! a few times a second.
 
+use std::future::{Future, poll_fn};
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, timeout, timeout_at};
 
+use super::connection::Connection;
+use super::dot;
 use super::metrics::Metrics;
-use super::respond::{Received, Transport};
+use super::respond::Transport;
 use super::shared::Shared;
 use super::slots::Slot;
 use crate::clock;
 use crate::drain::{Phase, Watch};
+use crate::telemetry::Throttle;
+use crate::tls::ServerCertificate;
 
-/// Time from the connection to its first whole query.
-const FIRST_QUERY: Duration = Duration::from_secs(3);
-/// Time from one whole query to the next; CoreDNS keeps idle upstream connections for 10 s and
-/// must never be the one that writes into a closed one.
-const NEXT_QUERY: Duration = Duration::from_secs(20);
-/// Time for a client to take what is written.
-const WRITE: Duration = Duration::from_secs(5);
-/// Answers collected before they are written, octets.
-const FLUSH_OCTETS: usize = 16 << 10;
-/// Room made before each read, octets: a few queries.
-const READ_OCTETS: usize = 2 << 10;
-/// Octets read of what had come when the end came.
-const LAST_OCTETS: usize = 64 << 10;
-/// The last look at a connection: readiness is known only after the runtime has asked the kernel.
-const LAST_LOOK: Duration = Duration::from_millis(10);
-/// Octets of a frame's length.
-const LENGTH_OCTETS: usize = 2;
 /// The pause after a failed accept (out of descriptors), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Between log lines about failing accepts.
+const ACCEPT_LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// Accepts for ever; at a cap a connection is closed at once, since a resolver that is turned
-/// away quickly asks the next server, while one that waits keeps its client waiting.
-pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, mut drain: Watch) {
-    let mut connections = JoinSet::new();
-    let mut failing = false;
-    loop {
-        let accepted = tokio::select! {
-            () = drain.reached(Phase::Draining) => break,
-            Some(ended) = connections.join_next(), if !connections.is_empty() => {
-                note_end(&shared.metrics, ended);
-                continue;
-            }
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, remote)) => {
-                failing = false;
-                if let Some(slot) = shared.slots.take(remote.ip()) {
-                    let connection = Connection::new(stream, remote.ip(), &shared);
-                    connections.spawn(connection.serve(slot, drain.clone()));
-                }
-            }
-            // The client went away between its handshake and our accept.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                shared.metrics.socket_error();
-                if !failing {
-                    failing = true;
-                    tracing::warn!(%error, "cannot accept dns connections; trying on");
-                }
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
+/// What is spoken at a listener.
+#[derive(Debug, Clone)]
+pub(super) enum Door {
+    /// DNS as it is.
+    Plain,
+    /// TLS first, with this certificate.
+    Tls(Arc<ServerCertificate>),
+}
+
+/// Accepts until the drain; then waits for the connections, and cuts them when it is forced.
+pub(super) async fn serve(listener: TcpListener, door: Door, shared: Arc<Shared>, drain: Watch) {
+    let connections = JoinSet::new();
+    let brake = Throttle::new(ACCEPT_LOG_EVERY);
+    let mut reception = Reception { connections, door, shared, drain: drain.clone(), brake };
+    reception.accept(&listener, drain.clone()).await;
     drop(listener);
-    loop {
-        tokio::select! {
-            () = drain.reached(Phase::Forced) => return,
-            ended = connections.join_next() => match ended {
-                Some(ended) => note_end(&shared.metrics, ended),
-                None => return,
+    reception.close(drain).await;
+}
+
+/// What connections are made of, and the connections.
+struct Reception {
+    connections: JoinSet<()>,
+    door: Door,
+    shared: Arc<Shared>,
+    drain: Watch,
+    brake: Throttle,
+}
+
+impl Reception {
+    /// Takes whoever comes, until the drain.
+    async fn accept(&mut self, listener: &TcpListener, mut drain: Watch) {
+        let mut ending = pin!(drain.reached(Phase::Draining));
+        loop {
+            let failed = poll_fn(|cx| match ending.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => self.admit(listener, cx).map(Some),
+            });
+            let Some(error) = failed.await else { return };
+            self.shared.metrics.socket_error();
+            if let Some(unsaid) = self.brake.pass(clock::now()) {
+                tracing::warn!(
+                    %error, unsaid,
+                    "cannot accept dns connections; trying on; raise the descriptor limit (ulimit -n)"
+                );
+            }
+            tokio::select! {
+                () = &mut ending => return,
+                () = tokio::time::sleep(ACCEPT_PAUSE) => {}
             }
         }
     }
+
+    /// Takes all that wait; ready with an error that needs time.
+    fn admit(&mut self, listener: &TcpListener, cx: &mut Context<'_>) -> Poll<io::Error> {
+        while let Poll::Ready(Some(ended)) = self.connections.poll_join_next(cx) {
+            note_end(&self.shared.metrics, ended);
+        }
+        loop {
+            match listener.poll_accept(cx) {
+                Poll::Ready(Ok((stream, remote))) => {
+                    // Without a place it is closed here and now.
+                    if let Some(slot) = self.shared.slots.take(remote.ip()) {
+                        self.spawn(stream, remote, slot);
+                    }
+                }
+                // The client, or the way to it, went away between its handshake and our accept.
+                Poll::Ready(Err(error)) if is_gone(&error) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(error),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn spawn(&mut self, stream: TcpStream, remote: SocketAddr, slot: Slot) {
+        let (shared, drain) = (Arc::clone(&self.shared), self.drain.clone());
+        match &self.door {
+            Door::Plain => {
+                let of = remote.ip();
+                let connection = Connection::new(stream, Transport::Tcp, of, slot, shared);
+                self.connections.spawn(connection.serve(drain));
+            }
+            Door::Tls(certificate) => {
+                let caller = dot::Caller { stream, source: remote.ip(), slot };
+                let config = certificate.config();
+                self.connections.spawn(dot::serve(caller, config, shared, drain));
+            }
+        }
+    }
+
+    /// Waits for the connections; what is left when the drain is forced is cut.
+    async fn close(mut self, mut drain: Watch) {
+        loop {
+            tokio::select! {
+                () = drain.reached(Phase::Forced) => return,
+                ended = self.connections.join_next() => match ended {
+                    Some(ended) => note_end(&self.shared.metrics, ended),
+                    None => return,
+                }
+            }
+        }
+    }
+}
+
+/// Errors of one connection that accept tells, as accept(2) lists them.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+    )
 }
 
 fn note_end(metrics: &Metrics, ended: Result<(), JoinError>) {
     if let Err(error) = ended {
         metrics.panicked();
         tracing::error!(%error, "a dns connection died; this is a bug, report it with the log");
-    }
-}
-
-/// Why a connection goes on or ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
-    /// Another read is due.
-    Read,
-    /// Whole frames are left; write first.
-    Again,
-    /// A frame of length zero.
-    Close,
-}
-
-struct Connection {
-    stream: TcpStream,
-    source: IpAddr,
-    shared: Arc<Shared>,
-    inbox: BytesMut,
-    answer: Vec<u8>,
-    outbox: Vec<u8>,
-    /// When the next whole query is due.
-    due: Instant,
-}
-
-impl Connection {
-    fn new(stream: TcpStream, source: IpAddr, shared: &Arc<Shared>) -> Self {
-        Self {
-            stream,
-            source,
-            shared: Arc::clone(shared),
-            inbox: BytesMut::new(),
-            answer: Vec::new(),
-            outbox: Vec::new(),
-            due: Instant::from_std(clock::now() + FIRST_QUERY),
-        }
-    }
-
-    /// Serves until the client ends, falls silent or misbehaves, or the drain; errors of the
-    /// socket end it without a word, they are the client's.
-    async fn serve(mut self, _slot: Slot, mut drain: Watch) {
-        let _delayed_answers_still_arrive = self.stream.set_nodelay(true);
-        let mut open = true;
-        while open {
-            self.inbox.reserve(READ_OCTETS);
-            open = tokio::select! {
-                () = drain.reached(Phase::Draining) => {
-                    self.read_what_has_come().await;
-                    false
-                }
-                read = timeout_at(self.due, self.stream.read_buf(&mut self.inbox)) => match read {
-                    Ok(Ok(octets)) => octets > 0,
-                    Ok(Err(_)) | Err(_) => return,
-                },
-            };
-            loop {
-                let next = self.answer_frames();
-                if self.write().await.is_err() {
-                    return;
-                }
-                match next {
-                    Next::Again => {}
-                    Next::Read => break,
-                    Next::Close => {
-                        open = false;
-                        break;
-                    }
-                }
-            }
-        }
-        let _client_may_be_gone = timeout(WRITE, self.stream.shutdown()).await;
-    }
-
-    /// At the end, what has come whole is still answered.
-    async fn read_what_has_come(&mut self) {
-        while self.inbox.len() < LAST_OCTETS {
-            self.inbox.reserve(READ_OCTETS);
-            match timeout(LAST_LOOK, self.stream.read_buf(&mut self.inbox)).await {
-                Ok(Ok(octets)) if octets > 0 => {}
-                _ => break,
-            }
-        }
-    }
-
-    /// Answers the whole frames in the inbox, from one set of answers.
-    fn answer_frames(&mut self) -> Next {
-        let policy = self.shared.policy.load();
-        let answers = self.shared.answers.load();
-        while self.outbox.len() < FLUSH_OCTETS {
-            let Some(length) = self.inbox.first_chunk::<LENGTH_OCTETS>() else { return Next::Read };
-            let length = usize::from(u16::from_be_bytes(*length));
-            if length == 0 {
-                return Next::Close;
-            }
-            let Some(message) = self.inbox.get(LENGTH_OCTETS..LENGTH_OCTETS + length) else {
-                return Next::Read;
-            };
-            let (transport, source, now) = (Transport::Tcp, self.source, clock::now());
-            let received = Received { message, transport, source, now };
-            if self.shared.answer(received, &policy, &answers, None, &mut self.answer) {
-                let octets = u16::try_from(self.answer.len()).unwrap_or(u16::MAX);
-                self.outbox.extend_from_slice(&octets.to_be_bytes());
-                self.outbox.extend_from_slice(&self.answer[..usize::from(octets)]);
-            }
-            self.inbox.advance(LENGTH_OCTETS + length);
-            self.due = Instant::from_std(now + NEXT_QUERY);
-        }
-        Next::Again
-    }
-
-    async fn write(&mut self) -> io::Result<()> {
-        if self.outbox.is_empty() {
-            return Ok(());
-        }
-        let written = timeout(WRITE, self.stream.write_all(&self.outbox)).await;
-        self.outbox.clear();
-        // One long answer must not keep its memory for the rest of an idle connection.
-        self.outbox.shrink_to(FLUSH_OCTETS);
-        self.answer.shrink_to(FLUSH_OCTETS);
-        written.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 }
 

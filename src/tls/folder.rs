@@ -182,7 +182,7 @@ pub(super) fn pair(dir: &Path, readers: Readers) -> Result<Option<Pair>, Error> 
 }
 
 /// A file that may be absent.
-fn optional(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+pub(super) fn optional(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     match File::open(path) {
         Ok(file) => {
             let mut bytes = read(&file).map_err(Error::io("read", path))?;
@@ -195,7 +195,7 @@ fn optional(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 
 /// A private key that may be absent, but never readable by others. The bits are those of the
 /// opened file, so that nothing can be swapped in between.
-fn key(path: &Path, readers: Readers) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
+pub(super) fn key(path: &Path, readers: Readers) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -14,10 +14,10 @@ use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use zeroize::Zeroize;
+use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::bundle::{Bundle, authorities};
+use super::chain::certified_key;
 use super::config::Config;
 use super::error::Error;
 use super::fingerprint::Fingerprint;
@@ -34,7 +34,7 @@ pub(super) const SERVED: [Kind; 4] = [Kind::Control, Kind::Data, Kind::Udp, Kind
 
 /// Wall time for certificates, from the one place where it is read.
 #[derive(Debug)]
-struct Wall;
+pub(super) struct Wall;
 
 impl TimeProvider for Wall {
     fn current_time(&self) -> Option<UnixTime> {
@@ -210,23 +210,8 @@ impl Own {
             let problem = "it is missing; run: portolan trust init, or put the issued pair there";
             return Err(Error::invalid(path, problem));
         };
-        let chain: Vec<_> =
-            CertificateDer::pem_slice_iter(certificate)
-                .collect::<Result<_, _>>()
-                .map_err(|error| Error::invalid(&paths.certificate, format!("not PEM: {error}")))?;
-        let leaf = chain.first().ok_or_else(|| {
-            Error::invalid(&paths.certificate, "there is no certificate in it; issue it again")
-        })?;
-        let claims = own_claims(config, paths, leaf)?;
-        let mut der = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|error| Error::invalid(&paths.key, format!("not a PEM key: {error}")))?;
-        let signer = aws_lc_rs::sign::any_supported_type(&der);
-        der.zeroize();
-        let signer = signer.map_err(|error| Error::invalid(&paths.key, error.to_string()))?;
-        let certified = CertifiedKey::new(chain, signer);
-        certified.keys_match().map_err(|_| {
-            Error::invalid(&paths.key, "it is not the key of cert.pem; put the matching pair there")
-        })?;
+        let certified = certified_key((&paths.certificate, certificate), (&paths.key, key))?;
+        let claims = own_claims(config, paths, &certified.cert[0])?;
         let certified = Arc::new(certified);
         let (begins, expires) = (claims.begins, claims.expires);
         Ok(Self { certified, begins, expires, authority: None, bundle })
@@ -374,7 +359,7 @@ impl Maker<'_> {
     }
 }
 
-fn failed(error: rustls::Error) -> Error {
+pub(super) fn failed(error: rustls::Error) -> Error {
     Error::Issue(error.to_string())
 }
 

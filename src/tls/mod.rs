@@ -4,15 +4,18 @@
 //! one cluster and no other. [`Trust`] holds the own leaf and the pinned bundles and keeps them
 //! current; [`Dialer`] and [`Listener`] make connections of them, told apart by [`Kind`].
 //!
-//! Invariants: TLS 1.3 only, mutual, never resumed (a resumed session would skip the check of the
-//! client's certificate); a [`PeerIdentity`] is made only here, after the chain was verified
-//! against the bundle pinned for its name alone and its one URI was compared; exactly one ALPN is
-//! offered and checked on both sides; every refusal is counted under one reason and said in one
-//! line; a bad change of the folder or the [`Supply`] leaves the last good in force.
+//! Invariants: between gateways TLS 1.3 only, mutual, never resumed (a resumed session would skip
+//! the check of the client's certificate); a [`PeerIdentity`] is made only here, after the chain
+//! was verified against the bundle pinned for its name alone and its one URI was compared; exactly
+//! one ALPN is offered and checked on both sides; every refusal is counted under one reason and
+//! said in one line; a bad change of the folder or the [`Supply`] leaves the last good in force.
+//! Servers whose clients show no certificate (DNS over TLS) take theirs from a
+//! [`ServerCertificate`], which is apart from all that: it says who we are, and asks nobody.
 //! Not here: what connections carry. Closing live ones when trust ends is their owners' part: they
 //! watch [`Trust::generation`], ask [`Trust::still_trusts`] and mind [`PeerIdentity::expires`].
 
 mod bundle;
+mod chain;
 mod config;
 mod dialer;
 mod error;
@@ -28,6 +31,7 @@ mod material;
 mod metrics;
 mod pair;
 mod refusal;
+mod server;
 mod socket;
 mod supply;
 mod trust;
@@ -45,6 +49,7 @@ pub use lobby::Lease;
 pub use metrics::Metrics;
 pub use pair::Pair;
 pub use refusal::Refusal;
+pub use server::{CertificateFiles, ServerCertificate};
 pub use socket::set_user_timeout;
 pub use supply::Supply;
 pub use trust::Trust;

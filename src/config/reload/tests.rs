@@ -50,6 +50,8 @@ fn each_key_is_live_or_needs_a_restart() {
         ("dns: { allow: 10.0.0.0/8 }", "dns.allow"),
         ("dns: { forwarders: 10.0.0.0/8 }", "dns.forwarders"),
         ("dns: { tcp_per_source: 1 }", "dns.tcp_per_source"),
+        ("dns: { tcp_total: 1 }", "dns.tcp_total"),
+        ("dns: { tls_listen: 127.0.0.1:1 }", "dns.tls_listen"),
         ("dns: { shutdown_delay: 1s }", "dns.shutdown_delay"),
         ("admin: { listen: 127.0.0.1:1 }", "admin.listen"),
         ("admin: { probes: 127.0.0.1:1 }", "admin.probes"),

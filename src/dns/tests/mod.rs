@@ -1,8 +1,10 @@
 //! The rules on the wire, on raw octets: `wire` without sockets, `sockets` over loopback.
 
 mod compiled;
+mod connection;
 mod property;
 mod sockets;
+mod tls;
 mod wire;
 
 use std::net::IpAddr;

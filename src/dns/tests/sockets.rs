@@ -17,11 +17,16 @@ use super::*;
 use crate::drain::{self, Phase, Trigger};
 
 /// Longer than any machine stalls.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-struct Running {
-    address: SocketAddr,
+/// Turns of the runtime, which take time also while time stands still.
+const MOST_TURNS: u32 = 5_000_000;
+
+pub(super) struct Running {
+    /// The first of the plain ones, or of those for TLS.
+    pub(super) address: SocketAddr,
     addresses: Vec<SocketAddr>,
+    pub(super) tls: Vec<SocketAddr>,
     registry: Registry,
     ttl: Ttl,
     writer: Compiler,
@@ -29,7 +34,7 @@ struct Running {
     task: JoinSet<Result<(), Error>>,
 }
 
-fn config(listen: &[&str]) -> Config {
+pub(super) fn config(listen: &[&str]) -> Config {
     Config {
         listen: listen.iter().map(|text| text.parse().unwrap()).collect(),
         ttl_seconds: 5,
@@ -41,15 +46,20 @@ fn config(listen: &[&str]) -> Config {
 }
 
 fn start_with(config: Config) -> Running {
+    start_server(config, |server| server)
+}
+
+pub(super) fn start_server(config: Config, more: impl FnOnce(Server) -> Server) -> Running {
     let registry = Registry::new();
     let (writer, shared) = SharedAnswers::new(&table(), &zone());
     let metrics = Metrics::register(&registry).unwrap();
-    let server = Server::bind(config, shared, metrics).unwrap();
-    let (addresses, ttl) = (server.local_addrs(), server.ttl());
+    let server = more(Server::bind(config, shared, metrics).unwrap());
+    let (addresses, tls, ttl) = (server.local_addrs(), server.tls_addrs(), server.ttl());
+    let address = addresses.iter().chain(&tls).copied().next().unwrap();
     let (trigger, watch) = drain::channel();
     let mut task = JoinSet::new();
     task.spawn(server.run(watch));
-    Running { address: addresses[0], addresses, registry, ttl, writer, trigger, task }
+    Running { address, addresses, tls, registry, ttl, writer, trigger, task }
 }
 
 fn start() -> Running {
@@ -58,18 +68,18 @@ fn start() -> Running {
 
 impl Running {
     /// The value of a metric's line, which begins with `name`.
-    fn metric(&self, name: &str) -> f64 {
+    pub(super) fn metric(&self, name: &str) -> f64 {
         let text = prometheus::TextEncoder::new().encode_to_string(&self.registry.gather());
         let text = text.unwrap();
         let line = text.lines().find(|line| line.starts_with(name));
         line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
     }
 
-    async fn connect(&self) -> TcpStream {
+    pub(super) async fn connect(&self) -> TcpStream {
         timeout(PATIENCE, TcpStream::connect(self.address)).await.unwrap().unwrap()
     }
 
-    async fn stopped(mut self) {
+    pub(super) async fn stopped(mut self) {
         self.trigger.advance(Phase::Draining);
         let ended = timeout(PATIENCE, self.task.join_next()).await.unwrap().unwrap();
         ended.unwrap().unwrap();
@@ -90,15 +100,26 @@ async fn ask(socket: &UdpSocket, wire: &Wire) -> Message {
     Message::from_vec(&octets[..length]).unwrap()
 }
 
-async fn read_frame(stream: &mut TcpStream) -> Message {
+pub(super) async fn read_frame(stream: &mut TcpStream) -> Message {
     let length = timeout(PATIENCE, stream.read_u16()).await.unwrap().unwrap();
     let mut octets = vec![0; length.into()];
     timeout(PATIENCE, stream.read_exact(&mut octets)).await.unwrap().unwrap();
     Message::from_vec(&octets).unwrap()
 }
 
+/// Lets the server get on until something has come true.
+pub(super) async fn until(mut true_now: impl FnMut() -> bool) {
+    for _ in 0..MOST_TURNS {
+        if true_now() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("it never came true");
+}
+
 /// The connection's end, however the kernel tells it.
-async fn ended(stream: &mut TcpStream) {
+pub(super) async fn ended(stream: &mut TcpStream) {
     let mut octet = [0];
     let read = timeout(PATIENCE, stream.read(&mut octet)).await.unwrap();
     assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
@@ -111,7 +132,7 @@ fn numbered(id: u16, name: &str, qtype: u16) -> Wire {
 }
 
 /// Keeps paused time from jumping ahead of the sockets: only `advance` moves it.
-fn hold_time() -> SyncSender<()> {
+pub(super) fn hold_time() -> SyncSender<()> {
     tokio::time::pause();
     let (hold, held) = sync_channel(0);
     drop(tokio::task::spawn_blocking(move || held.recv()));
@@ -281,9 +302,7 @@ async fn the_first_query_has_three_seconds() {
     slow.write_all(&query(WEB, A).framed()[..10]).await.unwrap();
     quick.write_all(&query(WEB, A).framed()).await.unwrap();
     read_frame(&mut quick).await;
-    while running.metric("portolan_dns_tcp_connections") < 3.0 {
-        tokio::task::yield_now().await;
-    }
+    until(|| running.metric("portolan_dns_tcp_connections") == 3.0).await;
     tokio::time::advance(Duration::from_millis(2_900)).await;
     quick.write_all(&query(WEB, A).framed()).await.unwrap();
     read_frame(&mut quick).await;
@@ -348,6 +367,92 @@ async fn a_source_holds_as_many_connections_as_its_cap_and_no_more() {
     })
     .await
     .expect("a free place");
+}
+
+/// A frame that never ends is no way to hold a place.
+#[tokio::test]
+async fn an_octet_a_second_ends_with_the_time_for_a_query() {
+    let _time = hold_time();
+    let running = start();
+    let mut stream = running.connect().await;
+    stream.write_all(&query(WEB, A).framed()).await.unwrap();
+    read_frame(&mut stream).await;
+    let mut seconds = 0;
+    for octet in query(WEB, A).framed() {
+        if stream.write_all(&[octet]).await.is_err() {
+            break;
+        }
+        tokio::time::advance(Duration::from_secs(1)).await;
+        seconds += 1;
+        if running.metric("portolan_dns_tcp_connections") == 0.0 {
+            break;
+        }
+    }
+    assert!((20..=23).contains(&seconds), "{seconds} s for half a query");
+    ended(&mut stream).await;
+}
+
+/// Nor is asking without reading: what waits is bounded, and not for long.
+#[tokio::test]
+async fn who_takes_no_answers_is_cut_and_its_queries_wait_with_it() {
+    let _time = hold_time();
+    let running = start();
+    let mut stream = running.connect().await;
+    let name = "more.data.svc.clusterset.local";
+    let frames: Vec<u8> = (0..2000).flat_map(|id| numbered(id, name, A).framed()).collect();
+    stream.write_all(&frames).await.unwrap();
+    let counted = "portolan_dns_queries_total{qtype=\"A\",rcode=\"NOERROR\",transport=\"tcp\"}";
+    // 10 kB each: what the kernel takes fills up long before the 2 000th.
+    let mut before = -1.0;
+    until(|| {
+        let now = running.metric(counted);
+        std::mem::replace(&mut before, now) == now && now > 0.0
+    })
+    .await;
+    assert!(running.metric(counted) < 2000.0);
+    tokio::time::advance(Duration::from_millis(4_900)).await;
+    tokio::task::yield_now().await;
+    assert_eq!(running.metric("portolan_dns_tcp_connections"), 1.0);
+    tokio::time::advance(Duration::from_millis(200)).await;
+    until(|| running.metric("portolan_dns_tcp_connections") == 0.0).await;
+    let mut other = running.connect().await;
+    other.write_all(&query(WEB, A).framed()).await.unwrap();
+    assert_eq!(read_frame(&mut other).await.answers.len(), 1);
+}
+
+/// A client that never stops asking does not keep the server from stopping.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_does_not_outlast_the_drain() {
+    let running = start();
+    let (mut read, mut write) = running.connect().await.into_split();
+    let mut flood = JoinSet::new();
+    flood.spawn(async move {
+        let frames: Vec<u8> = (0..500).flat_map(|id| numbered(id, WEB, A).framed()).collect();
+        while write.write_all(&frames).await.is_ok() {}
+    });
+    flood.spawn(async move {
+        let mut octets = vec![0; 64 << 10];
+        while matches!(read.read(&mut octets).await, Ok(1..)) {}
+    });
+    let counted = "portolan_dns_queries_total{qtype=\"A\",rcode=\"NOERROR\",transport=\"tcp\"}";
+    until(|| running.metric(counted) > 2_000.0).await;
+    running.stopped().await;
+    flood.join_all().await;
+}
+
+#[tokio::test]
+async fn of_a_crowd_as_many_as_the_cap_stay() {
+    let running = start();
+    let crowd = (0..400).map(|_| running.connect());
+    let mut crowd = futures_util::future::join_all(crowd).await;
+    until(|| running.metric("portolan_dns_tcp_refused_total{cap=\"source\"}") == 144.0).await;
+    assert_eq!(running.metric("portolan_dns_tcp_connections"), 256.0);
+    let mut served = 0;
+    for stream in &mut crowd {
+        let sent = stream.write_all(&query(WEB, A).framed()).await;
+        served += u32::from(sent.is_ok() && stream.read_u16().await.is_ok());
+    }
+    assert_eq!(served, 256);
 }
 
 #[tokio::test]

@@ -39,13 +39,13 @@ app.kubernetes.io/part-of: portolan
 {{- if and (le $low $last) (ge $high $first) -}}
 {{- fail (printf "localPorts (%d to %d) and gateway.ports (%d to %d) overlap, so an outgoing connection could take a listener's port; move one of them" $low $high $first $last) -}}
 {{- end -}}
-{{- range $name, $port := dict "gateway.port" (int .Values.gateway.port) "DNS" 5353 "admin" 9900 "probes" 9901 -}}
+{{- range $name, $port := dict "gateway.port" (int .Values.gateway.port) "DNS" 5353 "DNS over TLS" 8853 "admin" 9900 "probes" 9901 -}}
 {{- if or (and (ge $port $first) (le $port $last)) (and (ge $port $low) (le $port $high)) -}}
 {{- fail (printf "gateway.ports or localPorts hold port %d of %s; move the range" $port $name) -}}
 {{- end -}}
 {{- end -}}
-{{- if has (int .Values.gateway.port) (list 5353 9900 9901) -}}
-{{- fail (printf "gateway.port: %d is taken by DNS (5353), admin (9900) or probes (9901); choose another" (int .Values.gateway.port)) -}}
+{{- if has (int .Values.gateway.port) (list 5353 8853 9900 9901) -}}
+{{- fail (printf "gateway.port: %d is taken by DNS (5353, 8853), admin (9900) or probes (9901); choose another" (int .Values.gateway.port)) -}}
 {{- end -}}
 {{- if and .Values.gateway.service.nodePort (eq .Values.gateway.service.type "ClusterIP") -}}
 {{- fail "gateway.service.nodePort: a Service of type ClusterIP has none; set it to 0" -}}
