@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 use super::errors::{At, Problem};
 use super::fields::{Field, Fields, Problems};
 use super::kubernetes::kubernetes;
+use super::localities::localities;
 use super::node::Node;
 use super::{Admin, Config, Dns, Gateway, Io, Log, MAX_FILE_BYTES, Peer, Source};
 use crate::catalog::NamespaceRules;
@@ -139,7 +140,7 @@ fn sections(
     })
 }
 
-fn locality(fields: &mut Fields<'_>, problems: &mut Problems) -> Locality {
+pub(super) fn locality(fields: &mut Fields<'_>, problems: &mut Problems) -> Locality {
     let mut section = fields.nested("locality", problems);
     let region = label(section.take("region"), problems);
     let zone = label(section.take("zone"), problems);
@@ -227,6 +228,7 @@ fn dns(fields: &mut Fields<'_>, problems: &mut Problems) -> Dns {
     });
     let allow = section.take("allow").map(|f| f.parse_list(network, problems));
     let forwarders = section.take("forwarders").map(|f| f.parse_list(network, problems));
+    let localities = section.take("localities").map(|f| localities(&f, problems));
     let tcp_per_source = section
         .take("tcp_per_source")
         .and_then(|field| field.number(1, MAX_TCP_PER_SOURCE, problems));
@@ -239,6 +241,7 @@ fn dns(fields: &mut Fields<'_>, problems: &mut Problems) -> Dns {
         io: io.unwrap_or_default(),
         allow: allow.unwrap_or_default(),
         forwarders: forwarders.unwrap_or_default(),
+        localities: localities.unwrap_or_default(),
         tcp_per_source: tcp_per_source.unwrap_or(defaults.tcp_per_source),
         shutdown_delay,
     }
@@ -507,7 +510,7 @@ fn peer_address(text: &str) -> Result<PeerAddress, String> {
 }
 
 /// A network, or a single address as a network of one.
-fn network(text: &str) -> Result<IpNet, String> {
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
     let parsed: Result<IpNet, ()> = match text.parse::<IpNet>() {
         Ok(net) => Ok(net),
         Err(_) => text.parse::<IpAddr>().map(IpNet::from).map_err(|_| ()),

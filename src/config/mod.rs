@@ -13,6 +13,7 @@ mod errors;
 mod fields;
 mod kubernetes;
 mod load;
+mod localities;
 mod node;
 pub mod reload;
 
@@ -124,8 +125,11 @@ pub struct Dns {
     pub io: Io,
     /// Who may ask; empty: everybody who reaches the socket.
     pub allow: Vec<IpNet>,
-    /// Resolvers that ask for many clients: exempt from per-source limits.
+    /// Resolvers that ask for many clients: exempt from per-source limits, and believed about the
+    /// subnets of those clients.
     pub forwarders: Vec<IpNet>,
+    /// Where clients stand; those of no network here stand where the cluster does.
+    pub localities: Vec<ClientPlace>,
     /// Most TCP connections of one source at a time.
     pub tcp_per_source: usize,
     /// How long questions are answered after shutdown was announced.
@@ -140,10 +144,21 @@ impl Default for Dns {
             io: Io::Auto,
             allow: Vec::new(),
             forwarders: Vec::new(),
+            localities: Vec::new(),
             tcp_per_source: 256,
             shutdown_delay: Duration::from_secs(5),
         }
     }
+}
+
+/// One of `dns.localities`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientPlace {
+    /// Where the clients' addresses lie; no network stands in two entries, of nested ones the
+    /// longest prefix counts.
+    pub networks: Vec<IpNet>,
+    /// Where they stand; the region is not empty.
+    pub locality: Locality,
 }
 
 /// How DNS sockets are driven.

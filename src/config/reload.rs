@@ -80,6 +80,7 @@ pub fn changes(old: &Config, new: &Config) -> Change {
         ("dns.io", old.dns.io == new.dns.io),
         ("dns.allow", old.dns.allow == new.dns.allow),
         ("dns.forwarders", old.dns.forwarders == new.dns.forwarders),
+        ("dns.localities", old.dns.localities == new.dns.localities),
         ("dns.tcp_per_source", old.dns.tcp_per_source == new.dns.tcp_per_source),
         ("dns.shutdown_delay", old.dns.shutdown_delay == new.dns.shutdown_delay),
         ("admin.listen", old.admin.listen == new.admin.listen),
