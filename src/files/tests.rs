@@ -87,7 +87,7 @@ impl Running {
 
     async fn failed(&mut self) -> String {
         match self.next().await {
-            SourceUpdate::Failed { error } => error,
+            SourceUpdate::Failed { error, .. } => error,
             other => panic!("{other:?}"),
         }
     }

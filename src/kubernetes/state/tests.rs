@@ -132,8 +132,9 @@ fn a_store_that_was_set_back_is_believed_and_counted() {
 fn what_a_refused_object_was_stays_until_it_goes() {
     let mut state = synced(10, &[service("web", 9, 80)]);
     state.hear(put(Resource::Service, &service("web", 11, 70_000)));
-    let Some(SourceUpdate::Failed { error }) = state.update(true) else { panic!("told") };
+    let Some(SourceUpdate::Failed { error, away }) = state.update(true) else { panic!("told") };
     assert!(error.contains("Service shop/web: ports"), "{error}");
+    assert!(!away, "the API server answers");
     assert_eq!(state.view(McsVersion::V1beta1).refused.len(), 1);
     state.hear(listed(Resource::Service, 12, &[service("web", 11, 70_000)]));
     assert_eq!(told(&mut state), [], "still there");
