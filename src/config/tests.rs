@@ -137,7 +137,7 @@ fn every_fault_names_its_line_its_field_and_the_remedy() {
         ("dns: { io: uring }", "6:12: dns.io: 'uring' is not a way of this build; use auto"),
         ("dns: { allow: 10.0.0.1/8 }", "6:15: dns.allow: 10.0.0.1/8 has host bits set; write 10"),
         ("dns: { forwarders: x }", "6:20: dns.forwarders: 'x' is not a network; write it as"),
-        ("dns: { localities: [{ networks: [] }] }", "6:22: dns.localities[0].locality.region: is"),
+        ("dns: { localities: [{ networks: [] }] }", "6:21: dns.localities[0].locality.region: is"),
         ("dns: { localities: { locality: { region: eu } } }", "6:20: dns.localities.networks: is"),
         (
             "dns: { localities: [{ networks: 10.0.0.1/8, locality: { region: eu } }] }",
@@ -145,7 +145,7 @@ fn every_fault_names_its_line_its_field_and_the_remedy() {
         ),
         (
             "dns:\n  localities:\n  - { networks: 10.0.0.0/8, locality: { region: eu } }\n  - { networks: [10.1.0.0/16, 10.0.0.0/8], locality: { region: us } }",
-            "9:30: dns.localities[1].networks[1]: 10.0.0.0/8 stands in dns.localities[0].networks already; keep",
+            "9:31: dns.localities[1].networks[1]: 10.0.0.0/8 stands in dns.localities[0].networks already; keep",
         ),
         ("dns: { tcp_per_source: 0 }", "6:24: dns.tcp_per_source: '0' is not usable; give a"),
         ("admin: { listen: 9900 }", "6:18: admin.listen: '9900' is not an address with a port;"),

@@ -263,7 +263,12 @@ fn direct(
         let usable = ordered.iter().filter(|placed| placed.candidate.usable);
         let of = |placed: &Placed| {
             let exporter = exporters.iter().find(|e| *e.cluster == placed.candidate.cluster)?;
-            DirectEndpoints::new(exporter.cluster, exporter.locality, placed.tier, endpoints(exporter))
+            DirectEndpoints::new(
+                exporter.cluster,
+                exporter.locality,
+                placed.tier,
+                endpoints(exporter),
+            )
         };
         usable.filter_map(of).collect()
     };
