@@ -1,5 +1,6 @@
 //! The names of one service (or the mere existence of a namespace), compiled.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::encode::{Asked, number, push_label, rtype};
@@ -30,6 +31,8 @@ pub(super) struct Block {
 /// Names whose answers depend on the place.
 #[derive(Debug)]
 struct Elsewhere {
+    /// The names, packed without any set: one search tells that an answer depends on the place.
+    names: Box<[u8]>,
     /// By place: which of `variants`; none where all is answered as from here.
     by_place: Box<[Option<u16>]>,
     /// Only the names that are answered otherwise, packed.
@@ -89,7 +92,7 @@ impl Block {
     pub(super) fn footprint(&self) -> usize {
         let other = self.elsewhere.as_deref().map_or(0, |other| {
             let variants = other.variants.iter().map(|octets| octets.len() + 16).sum::<usize>();
-            size_of::<Elsewhere>() + size_of_val(&*other.by_place) + variants
+            size_of::<Elsewhere>() + size_of_val(&*other.by_place) + other.names.len() + variants
         });
         2 * size_of::<usize>() + size_of::<Self>() + self.octets.len() + other
     }
@@ -106,6 +109,7 @@ impl Elsewhere {
     ) -> Option<Box<Self>> {
         let mut variants: Vec<(Vec<usize>, Option<u16>)> = Vec::new();
         let mut packed: Vec<Box<[u8]>> = Vec::new();
+        let mut prefixes = BTreeSet::new();
         let mut variant = |place: &Locality| {
             let seen = table.seen_from(route, place)?;
             let order = route.order_from(place);
@@ -118,6 +122,7 @@ impl Elsewhere {
                 at.is_ok_and(|at| here[at] == *name)
             };
             let others: Vec<_> = there.iter().filter(|name| !same(name)).collect();
+            prefixes.extend(others.iter().map(|name| name.prefix.clone()));
             let mut octets = Vec::new();
             pack(others.iter().copied(), &mut octets);
             let known = packed.iter().position(|known| **known == *octets);
@@ -130,13 +135,19 @@ impl Elsewhere {
             at
         };
         let by_place: Box<[_]> = places.iter().map(&mut variant).collect();
-        let variants = packed.into();
-        by_place.iter().any(Option::is_some).then(|| Box::new(Self { by_place, variants }))
+        if packed.is_empty() {
+            return None;
+        }
+        let bare = |prefix| LooseName { prefix, sets: Vec::new() };
+        let bare: Vec<LooseName> = prefixes.into_iter().map(bare).collect();
+        let mut names = Vec::new();
+        pack(bare.iter(), &mut names);
+        Some(Box::new(Self { names: names.into(), by_place, variants: packed.into() }))
     }
 
     /// Whether that name is answered otherwise anywhere.
     fn has(&self, prefix: &[u8]) -> bool {
-        self.variants.iter().any(|names| packed::find(names, prefix).is_some())
+        packed::find(&self.names, prefix).is_some()
     }
 
     fn find(&self, place: u16, prefix: &[u8]) -> Option<Sets<'_>> {
