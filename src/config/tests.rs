@@ -137,7 +137,14 @@ fn every_fault_names_its_line_its_field_and_the_remedy() {
         ("dns: { io: uring }", "6:12: dns.io: 'uring' is not a way of this build; use auto"),
         ("dns: { allow: 10.0.0.1/8 }", "6:15: dns.allow: 10.0.0.1/8 has host bits set; write 10"),
         ("dns: { forwarders: x }", "6:20: dns.forwarders: 'x' is not a network; write it as"),
-        ("dns: { localities: [{ networks: [] }] }", "6:21: dns.localities[0].locality.region: is"),
+        (
+            "dns: { localities: [{ networks: 10.0.0.0/8 }] }",
+            "6:21: dns.localities[0].locality.region: is",
+        ),
+        (
+            "dns: { localities: [{ networks: [], locality: { region: eu } }] }",
+            "6:33: dns.localities[0].networks: is empty; give at least one",
+        ),
         ("dns: { localities: { locality: { region: eu } } }", "6:20: dns.localities.networks: is"),
         (
             "dns: { localities: [{ networks: 10.0.0.1/8, locality: { region: eu } }] }",
