@@ -74,7 +74,7 @@ pub(super) enum Found<'a> {
 
 /// A block found by its key.
 #[derive(Debug, Clone)]
-struct Entry(Arc<Block>);
+struct Entry(Block);
 
 impl Borrow<[u8]> for Entry {
     fn borrow(&self) -> &[u8] {
@@ -134,15 +134,15 @@ impl Answers {
             key.clear();
             push_label(namespace.as_str(), &mut key);
             let kept = known(&key).cloned();
-            services.insert(kept.unwrap_or_else(|| Entry(Arc::new(Block::namespace(&key)))));
+            services.insert(kept.unwrap_or_else(|| Entry(Block::namespace(&key))));
         }
         for (name, route) in &table.services {
             key.clear();
             service_key(name, &mut key);
             let kept = known(&key).filter(|entry| entry.0.is_of(route)).cloned();
-            services.insert(kept.unwrap_or_else(|| {
-                Entry(Arc::new(Block::service(&key, table, route, &config, places)))
-            }));
+            services.insert(
+                kept.unwrap_or_else(|| Entry(Block::service(&key, table, route, &config, places))),
+            );
         }
         let mut own = Vec::new();
         packed::pack(names(zone::zone_names(&config, 0), scheme.zone.as_str()).iter(), &mut own);
@@ -236,7 +236,7 @@ impl Answers {
     #[cfg(test)]
     pub(super) fn footprint(&self) -> usize {
         let blocks = self.services.iter().map(|entry| entry.0.footprint()).sum::<usize>();
-        // A place holds a pointer and an octet, and one in eight stays free.
+        // A place holds an entry and an octet, and one in eight stays free.
         blocks + self.services.capacity() * 8 / 7 * (size_of::<Entry>() + 1)
     }
 }

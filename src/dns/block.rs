@@ -16,16 +16,17 @@ const MAX_SET_OCTETS: usize = u16::MAX as usize;
 /// Additional records are a courtesy, and many ports could repeat those of many pods.
 const MAX_ADDITIONAL_OCTETS: usize = 4096;
 
-/// See the module.
-#[derive(Debug)]
+/// See the module. It stands in the map itself, so that a look-up goes from there to the octets
+/// and nowhere else.
+#[derive(Debug, Clone)]
 pub(super) struct Block {
     /// What it was compiled from; none for a namespace.
     route: Option<Arc<Route>>,
     /// The length of the key, the key (`<service>.<namespace>` or `<namespace>` on the wire, lower
     /// case, without a root label), and the names, packed.
-    octets: Box<[u8]>,
+    octets: Arc<[u8]>,
     /// What clients elsewhere are answered otherwise.
-    elsewhere: Option<Box<Elsewhere>>,
+    elsewhere: Option<Arc<Elsewhere>>,
 }
 
 /// Names whose answers depend on the place.
@@ -87,14 +88,14 @@ impl Block {
         Some((other.unwrap_or(sets), standing.scope))
     }
 
-    /// Octets held, the counts of the pointer to it among them; the route is others' too.
+    /// Octets held outside the map, the pointers' counts among them; the route is others' too.
     #[cfg(test)]
     pub(super) fn footprint(&self) -> usize {
         let other = self.elsewhere.as_deref().map_or(0, |other| {
             let variants = other.variants.iter().map(|octets| octets.len() + 16).sum::<usize>();
             size_of::<Elsewhere>() + size_of_val(&*other.by_place) + other.names.len() + variants
         });
-        2 * size_of::<usize>() + size_of::<Self>() + self.octets.len() + other
+        2 * size_of::<usize>() + self.octets.len() + other
     }
 }
 
@@ -106,7 +107,7 @@ impl Elsewhere {
         places: &[Locality],
         here: &[LooseName],
         names_of: impl Fn(&Route) -> Vec<LooseName>,
-    ) -> Option<Box<Self>> {
+    ) -> Option<Arc<Self>> {
         let mut variants: Vec<(Vec<usize>, Option<u16>)> = Vec::new();
         let mut packed: Vec<Box<[u8]>> = Vec::new();
         let mut prefixes = BTreeSet::new();
@@ -142,7 +143,7 @@ impl Elsewhere {
         let bare: Vec<LooseName> = prefixes.into_iter().map(bare).collect();
         let mut names = Vec::new();
         pack(bare.iter(), &mut names);
-        Some(Box::new(Self { names: names.into(), by_place, variants: packed.into() }))
+        Some(Arc::new(Self { names: names.into(), by_place, variants: packed.into() }))
     }
 
     /// Whether that name is answered otherwise anywhere.
@@ -157,7 +158,7 @@ impl Elsewhere {
 }
 
 /// The octets of a block.
-fn keyed(key: &[u8], names: &[&LooseName]) -> Box<[u8]> {
+fn keyed(key: &[u8], names: &[&LooseName]) -> Arc<[u8]> {
     // Two labels at most.
     let mut octets = vec![u8::try_from(key.len()).unwrap_or(0)];
     octets.extend(key);

@@ -75,6 +75,10 @@ pub(super) fn pack<'n>(names: impl ExactSizeIterator<Item = &'n LooseName>, out:
 /// The sets of the name with that prefix among `names` as [`pack`] wrote them.
 pub(super) fn find<'a>(names: &'a [u8], prefix: &[u8]) -> Option<Sets<'a>> {
     let (mut low, mut high) = (0, number(names, 0));
+    // Nearly all questions are for the name without a prefix, which is the first.
+    if prefix.is_empty() {
+        high = high.min(1);
+    }
     while low < high {
         let middle = low + (high - low) / 2;
         let name = &names[number(names, NUMBER * (1 + middle))..];

@@ -143,6 +143,30 @@ fn what_a_refused_object_was_stays_until_it_goes() {
     assert_eq!(state.update(true), Some(SourceUpdate::Recovered));
 }
 
+/// What is known grows old while the API server does not answer for what is exported.
+#[test]
+fn away_is_what_is_not_answered_for() {
+    let mut state = synced(10, &[service("web", 9, 80)]);
+    let away = |state: &mut State| match state.update(true) {
+        Some(SourceUpdate::Failed { away, .. }) => Some(away),
+        Some(SourceUpdate::Recovered) => None,
+        other => panic!("{other:?}"),
+    };
+    let down = |resource| Heard::Down { resource, what: "no answer".to_owned() };
+    state.hear(down(Resource::Peer));
+    assert_eq!(away(&mut state), Some(false));
+    state.hear(down(Resource::Service));
+    state.hear(down(Resource::Export));
+    assert_eq!(away(&mut state), Some(true));
+    state.hear(Heard::Up { resource: Resource::Service });
+    assert_eq!(away(&mut state), Some(true));
+    state.hear(Heard::Absent { resource: Resource::Export });
+    assert_eq!(away(&mut state), Some(false), "it answers that there is none");
+    state.hear(Heard::Up { resource: Resource::Export });
+    state.hear(Heard::Up { resource: Resource::Peer });
+    assert_eq!(away(&mut state), None);
+}
+
 #[test]
 fn of_two_peers_of_one_cluster_the_first_by_name_counts() {
     let mut state = state();
