@@ -6,12 +6,15 @@ mod site;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
+use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use portolan::admin::json::ServiceJson;
 use portolan::admin::order::DrainAsk;
 use portolan::clock;
 use portolan::routes::{By, Reason};
 use portolan::testing::kube::Verb;
-use portolan::testing::{Backend, PATIENCE, dns_query};
+use portolan::testing::{Backend, PATIENCE, dns_exchange_from, dns_query};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -151,6 +154,53 @@ async fn k01_without_its_api_server_an_agent_serves_on_and_starts_again() {
     assert_eq!(answer(gateway).await, "oregon", "the ports are those it had");
     paris.api.resume().await;
     assert_eq!(answer(gateway).await, "oregon");
+}
+
+/// Asks with EDNS until the extended error (RFC 8914) is that one; the code beside it.
+async fn marked(server: SocketAddr, name: &str, error: Option<u16>) -> ResponseCode {
+    let asked = async {
+        loop {
+            let client = server.ip();
+            let asked = dns_exchange_from(client, server, name, RecordType::A, None).await;
+            if let Ok(answer) = asked
+                && let Some(edns) = &answer.edns
+            {
+                let found = edns.option(EdnsCode::Unknown(15));
+                let wanted = error.map(|code| EdnsOption::Unknown(15, code.to_be_bytes().to_vec()));
+                if found == wanted.as_ref() {
+                    return answer.metadata.response_code;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asked).await.expect("the name is marked as wanted")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stale_answer_carries_its_extended_error() {
+    let (mut paris, mut oregon, _web) = two(9).await;
+    let here = paris.start(1).await;
+    let _there = oregon.start(1).await;
+    let before = resolves(here.dns(), |found| !found.is_empty()).await;
+    paris.saved(1).await;
+    let none = "none.shop.svc.clusterset.local";
+    assert_eq!(marked(here.dns(), NAME, None).await, ResponseCode::NoError);
+
+    let away = clock::now();
+    paris.api.stop().await;
+    assert_eq!(marked(here.dns(), NAME, Some(3)).await, ResponseCode::NoError);
+    assert!(clock::now() - away > Duration::from_secs(9), "a hiccup is no matter");
+    assert_eq!(marked(here.dns(), none, Some(19)).await, ResponseCode::NXDomain);
+    assert_eq!(resolves(here.dns(), |found| !found.is_empty()).await, before);
+
+    here.agent.kill();
+    let again = paris.start(1).await;
+    assert_eq!(marked(again.dns(), NAME, Some(3)).await, ResponseCode::NoError);
+    assert_eq!(resolves(again.dns(), |found| !found.is_empty()).await, before);
+    paris.api.resume().await;
+    assert_eq!(marked(again.dns(), NAME, None).await, ResponseCode::NoError);
+    assert_eq!(marked(again.dns(), none, None).await, ResponseCode::NXDomain);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,7 @@ use super::publisher::Publisher;
 use super::saver;
 use super::status::{SourceStatus, Status};
 use super::supervise::{Role, Supervisor};
-use super::{Addresses, Running, Stages, orders, settings};
+use super::{Addresses, Running, Stages, orders, settings, staleness};
 use crate::config::{Config, Pod};
 use crate::model::ReplicaId;
 use crate::store::Store;
@@ -83,7 +83,7 @@ pub async fn build(
     let gateway_addresses: Vec<SocketAddr> =
         listeners.iter().map(tls::Listener::local_addr).collect();
 
-    let (publisher, table, answers) = Publisher::new(&start.table, &config.clusterset);
+    let (publisher, table, answers) = Publisher::new(&start.table, config);
     let (changed_tx, changed) = watch::channel(start.table.revision);
     let (local_tx, local) = watch::channel(Arc::clone(&start.inputs.local));
     let (source_tx, source_status) = watch::channel(SourceStatus::new(start.inputs.local.synced));
@@ -137,12 +137,12 @@ pub async fn build(
         zone: zone.clone(),
         ready: ready.clone(),
         draining: draining.clone(),
-        source: source_status,
+        source: source_status.clone(),
         source_kind: settings::source_kind(config),
         gateway: gateway.clone(),
     };
     let (admin, asked) = bind_admin(config, status, &registry)?;
-    let dns = DnsTask::prepare(config, &trust, answers, &registry, (ready, zone))?;
+    let dns = DnsTask::prepare(config, &trust, answers, &registry, (ready, zone, source_status))?;
     let (admin_address, probes) = (admin.local_addr(), admin.probes_addr());
 
     let outlets = Outlets {
@@ -262,6 +262,7 @@ struct DnsTask {
     metrics: dns::Metrics,
     ready: watch::Receiver<bool>,
     zone: watch::Receiver<ZoneConfig>,
+    source: watch::Receiver<SourceStatus>,
 }
 
 impl DnsTask {
@@ -271,13 +272,17 @@ impl DnsTask {
         trust: &tls::Trust,
         answers: dns::SharedAnswers,
         registry: &Registry,
-        (ready, zone): (watch::Receiver<bool>, watch::Receiver<ZoneConfig>),
+        (ready, zone, source): (
+            watch::Receiver<bool>,
+            watch::Receiver<ZoneConfig>,
+            watch::Receiver<SourceStatus>,
+        ),
     ) -> Result<Self, BuildError> {
         let secure = settings::dns_certificate(config, trust)?
             .map(|certificate| (config.dns.tls.listen.clone(), certificate));
         let config = settings::dns(config);
         let metrics = dns::Metrics::register(registry)?;
-        let task = Self { config, secure, answers, metrics, ready, zone };
+        let task = Self { config, secure, answers, metrics, ready, zone, source };
         drop(task.bind()?);
         Ok(task)
     }
@@ -302,6 +307,7 @@ impl DnsTask {
         }
         self.config.ttl_seconds = self.zone.borrow_and_update().ttl_seconds;
         let server = self.bind()?;
+        let stale = staleness::follow(self.source, self.answers.staleness());
         let ttl = server.ttl();
         addresses.send_replace(server.local_addrs());
         let follow_ttl = async {
@@ -321,6 +327,7 @@ impl DnsTask {
             ended = server.run(drain) => Ok(ended?),
             () = follow_ttl => Ok(()),
             () = follow_certificate => Ok(()),
+            () = stale => Ok(()),
         }
     }
 }

@@ -18,6 +18,7 @@ mod publisher;
 mod saved;
 mod saver;
 mod settings;
+mod staleness;
 mod start;
 mod status;
 mod supervise;

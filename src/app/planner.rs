@@ -221,9 +221,9 @@ impl Planner {
                 self.dirty.add(changed_keys(&before.exports, &self.inputs.local.exports));
                 self.out.source.send_modify(SourceStatus::synced);
             }
-            SourceUpdate::Failed { error } => {
+            SourceUpdate::Failed { error, away } => {
                 tracing::warn!(%error, "source refused a change; the last good state stays");
-                self.out.source.send_modify(|status| status.failed(error));
+                self.out.source.send_modify(|status| status.failed(error, away));
             }
             SourceUpdate::Recovered => self.out.source.send_modify(SourceStatus::recovered),
         }

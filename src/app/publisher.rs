@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::settings;
+use crate::config::Config;
 use crate::dns;
-use crate::model::DnsName;
 use crate::routes::{RouteTable, SharedTable, TableWriter};
 
 /// The only writer of the table and of the answers made from it.
@@ -17,9 +18,10 @@ impl Publisher {
     /// A first table in force, and what reads it.
     pub(super) fn new(
         first: &RouteTable,
-        zone: &DnsName,
+        config: &Config,
     ) -> (Self, SharedTable, dns::SharedAnswers) {
-        let (compiler, answers) = dns::SharedAnswers::new(first, zone);
+        let (zone, localities) = (&config.clusterset, settings::localities(config));
+        let (compiler, answers) = dns::SharedAnswers::for_places(first, zone, localities);
         let (writer, table) = SharedTable::new(first.clone());
         (Self { table: writer, answers: compiler }, table, answers)
     }

@@ -63,6 +63,16 @@ pub(super) fn dns_certificate(
     Ok(Some(Arc::new(certificate)))
 }
 
+/// Where clients of other sites stand.
+pub(super) fn localities(config: &Config) -> dns::Localities {
+    let places = &config.dns.localities;
+    dns::Localities::new(
+        places.iter().flat_map(|place| {
+            place.networks.iter().map(|network| (*network, place.locality.clone()))
+        }),
+    )
+}
+
 pub(super) fn admin(config: &Config) -> admin::Config {
     admin::Config { listen: config.admin.listen, probes: config.admin.probes }
 }

@@ -105,7 +105,8 @@ fn start(
     steering.annotate(annotated);
     let started = inputs.started;
     steering.steer(&mut inputs, clock::wall_ms(), started);
-    let table = RouteTable { revision: 1, ..plan(&inputs, inputs.started) };
+    let revision = RouteTable::first_revision(clock::wall_ms());
+    let table = RouteTable { revision, ..plan(&inputs, inputs.started) };
     let table = Arc::new(table);
     let Known { peers, addresses, restored } = known;
     Start { inputs, assembly, health, steering, drains, addresses, peers, restored, table }

@@ -1,6 +1,6 @@
 //! What the admin port shows: readiness, the source, routes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -11,18 +11,23 @@ use crate::model::{DnsName, ServiceKey};
 use crate::routes::{Route, SharedTable, Steered};
 use crate::zone::{self, ZoneConfig};
 
+/// A source that is away for less is no matter: watches are begun anew all the time.
+const AWAY_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How the own source is doing.
 #[derive(Debug, Clone)]
 pub(super) struct SourceStatus {
     synced: bool,
     last_read: Instant,
     error: Option<String>,
+    /// Since when it cannot be read.
+    away: Option<Instant>,
 }
 
 impl SourceStatus {
     /// A source that was just read for the first time.
     pub(super) fn new(synced: bool) -> Self {
-        Self { synced, last_read: clock::now(), error: None }
+        Self { synced, last_read: clock::now(), error: None, away: None }
     }
 
     /// A change was read.
@@ -36,15 +41,28 @@ impl SourceStatus {
         self.read();
     }
 
-    /// A change was refused.
-    pub(super) fn failed(&mut self, error: String) {
+    /// A change was refused, or nothing can be read.
+    pub(super) fn failed(&mut self, error: String, away: bool) {
         self.error = Some(error);
+        self.away = away.then(|| self.away.unwrap_or_else(clock::now));
     }
 
     /// The last fault is mended.
     pub(super) fn recovered(&mut self) {
         self.error = None;
+        self.away = None;
         self.read();
+    }
+
+    /// From when on what is known of it is out of date; `None` while it is current. What an
+    /// earlier run knew is so at once, until everything was read; else a source may be away for
+    /// [`AWAY_PATIENCE`].
+    pub(super) fn stale_from(&self) -> Option<Instant> {
+        if self.synced {
+            self.away.map(|since| since + AWAY_PATIENCE)
+        } else {
+            Some(self.last_read)
+        }
     }
 
     /// Seconds since it was last read without a fault; a source that is watched and whole is

@@ -119,6 +119,8 @@ pub enum SourceUpdate {
     Failed {
         /// What is wrong, where, and what to do.
         error: String,
+        /// The source, or some of it, cannot be read at all: what is known grows old.
+        away: bool,
     },
     /// The last failure is over.
     Recovered,

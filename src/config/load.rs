@@ -15,6 +15,7 @@ use super::dns_tls::dns_tls;
 use super::errors::{At, Problem};
 use super::fields::{Field, Fields, Problems};
 use super::kubernetes::kubernetes;
+use super::localities::localities;
 use super::node::Node;
 use super::{Admin, Config, Congestion, Dns, Gateway, Io, Log, MAX_FILE_BYTES, Peer, Source};
 use crate::catalog::NamespaceRules;
@@ -140,7 +141,7 @@ fn sections(
     })
 }
 
-fn locality(fields: &mut Fields<'_>, problems: &mut Problems) -> Locality {
+pub(super) fn locality(fields: &mut Fields<'_>, problems: &mut Problems) -> Locality {
     let mut section = fields.nested("locality", problems);
     let region = label(section.take("region"), problems);
     let zone = label(section.take("zone"), problems);
@@ -237,6 +238,7 @@ fn dns(fields: &mut Fields<'_>, base: &Path, problems: &mut Problems) -> Dns {
     });
     let allow = section.take("allow").map(|f| f.parse_list(network, problems));
     let forwarders = section.take("forwarders").map(|f| f.parse_list(network, problems));
+    let localities = section.take("localities").map(|f| localities(&f, problems));
     let mut most =
         |key| section.take(key).and_then(|field: Field<'_>| field.number(1, MAX_TCP, problems));
     let (tcp_per_source, tcp_total) = (most("tcp_per_source"), most("tcp_total"));
@@ -250,6 +252,7 @@ fn dns(fields: &mut Fields<'_>, base: &Path, problems: &mut Problems) -> Dns {
         io: io.unwrap_or_default(),
         allow: allow.unwrap_or_default(),
         forwarders: forwarders.unwrap_or_default(),
+        localities: localities.unwrap_or_default(),
         tcp_per_source: tcp_per_source.unwrap_or(defaults.tcp_per_source),
         tcp_total: tcp_total.unwrap_or(defaults.tcp_total),
         tls,
@@ -524,7 +527,7 @@ fn peer_address(text: &str) -> Result<PeerAddress, String> {
 }
 
 /// A network, or a single address as a network of one.
-fn network(text: &str) -> Result<IpNet, String> {
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
     let parsed: Result<IpNet, ()> = match text.parse::<IpNet>() {
         Ok(net) => Ok(net),
         Err(_) => text.parse::<IpAddr>().map(IpNet::from).map_err(|_| ()),

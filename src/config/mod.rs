@@ -14,6 +14,7 @@ mod errors;
 mod fields;
 mod kubernetes;
 mod load;
+mod localities;
 mod node;
 pub mod reload;
 
@@ -138,8 +139,11 @@ pub struct Dns {
     pub io: Io,
     /// Who may ask; empty: everybody who reaches the socket.
     pub allow: Vec<IpNet>,
-    /// Resolvers that ask for many clients: exempt from per-source limits.
+    /// Resolvers that ask for many clients: exempt from per-source limits, and believed about the
+    /// subnets of those clients.
     pub forwarders: Vec<IpNet>,
+    /// Where clients stand; those of no network here stand where the cluster does.
+    pub localities: Vec<ClientPlace>,
     /// Most TCP connections of one source at a time.
     pub tcp_per_source: usize,
     /// Most of all sources.
@@ -158,12 +162,23 @@ impl Default for Dns {
             io: Io::Auto,
             allow: Vec::new(),
             forwarders: Vec::new(),
+            localities: Vec::new(),
             tcp_per_source: 256,
             tcp_total: 4096,
             tls: DnsTls::default(),
             shutdown_delay: Duration::from_secs(5),
         }
     }
+}
+
+/// One of `dns.localities`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientPlace {
+    /// Where the clients' addresses lie; no network stands in two entries, of nested ones the
+    /// longest prefix counts.
+    pub networks: Vec<IpNet>,
+    /// Where they stand; the region is not empty.
+    pub locality: Locality,
 }
 
 /// How DNS sockets are driven.

@@ -81,6 +81,7 @@ pub fn changes(old: &Config, new: &Config) -> Change {
         ("dns.io", old.dns.io == new.dns.io),
         ("dns.allow", old.dns.allow == new.dns.allow),
         ("dns.forwarders", old.dns.forwarders == new.dns.forwarders),
+        ("dns.localities", old.dns.localities == new.dns.localities),
         ("dns.tcp_per_source", old.dns.tcp_per_source == new.dns.tcp_per_source),
         ("dns.tcp_total", old.dns.tcp_total == new.dns.tcp_total),
         ("dns.tls_listen", old.dns.tls.listen == new.dns.tls.listen),

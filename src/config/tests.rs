@@ -49,7 +49,7 @@ source: { files: ../registry }
 state: { dir: ./kept }
 vips: [127.64.0.0/16, "fd00:64::/64"]
 gateway: { listen: ["127.0.1.1:8443", "[::1]:0"], advertise: gw.example.org, outbound: false, congestion: system, drain: 300ms, shutdown_delay: 1h }
-dns: { listen: 127.0.1.1:5353, ttl: 30s, io: auto, allow: 10.0.0.0/8, forwarders: [10.0.0.10, "::1"], tcp_per_source: 16, tcp_total: 64, tls_listen: 127.0.1.1:853, tls_certificate: dns/tls.crt, tls_key: /keys/tls.key, shutdown_delay: 0s }
+dns: { listen: 127.0.1.1:5353, ttl: 30s, io: auto, allow: 10.0.0.0/8, forwarders: [10.0.0.10, "::1"], localities: [{ networks: [10.1.0.0/16, "2001:db8::/48"], locality: { region: eu, zone: paris-1 } }, { networks: 10.1.2.0/24, locality: { region: us } }], tcp_per_source: 16, tcp_total: 64, tls_listen: 127.0.1.1:853, tls_certificate: dns/tls.crt, tls_key: /keys/tls.key, shutdown_delay: 0s }
 admin: { listen: 127.0.1.1:9900, probes: 0.0.0.0:9901 }
 trust: { dir: ./trust }
 peers:
@@ -74,6 +74,10 @@ log: { filter: "info,portolan::tls=debug", format: json }
     let files = ("/etc/portolan/dns/tls.crt".into(), "/keys/tls.key".into());
     assert_eq!(config.dns.tls.files, Some(files));
     assert_eq!(config.dns.shutdown_delay, Duration::ZERO);
+    let [paris, other] = &config.dns.localities[..] else { panic!("two places") };
+    assert_eq!(paris.networks[1].to_string(), "2001:db8::/48");
+    assert_eq!((&*paris.locality.region, &*paris.locality.zone), ("eu", "paris-1"));
+    assert_eq!((&*other.locality.region, &*other.locality.zone), ("us", ""));
     assert_eq!(config.admin.probes, Some("0.0.0.0:9901".parse().unwrap()));
     let [oregon, tokyo] = &config.peers[..] else { panic!("two peers") };
     assert_eq!(oregon.addresses[1].to_string(), "[2001:db8::1]:8443");
@@ -91,6 +95,28 @@ fn scalars_are_taken_as_written_never_as_yaml_numbers_or_booleans() {
     }
     let anchored = with("locality: { region: &r 010, zone: *r }").unwrap().locality;
     assert_eq!((&*anchored.region, &*anchored.zone), ("010", "010"));
+}
+
+#[test]
+fn places_and_their_networks_are_counted() {
+    let entry = |networks: &[String]| {
+        format!("  - {{ networks: [{}], locality: {{ region: eu }} }}\n", networks.join(", "))
+    };
+    let net = |n: usize| format!("10.{}.{}.0/24", n / 256, n % 256);
+    let config = |entries: usize, networks: usize| {
+        let each = networks / entries;
+        let entries = (0..entries).map(|e| {
+            let networks: Vec<_> = (e * each..(e + 1) * each).map(net).collect();
+            entry(&networks)
+        });
+        with(&format!("dns:\n  localities:\n{}", entries.collect::<String>()))
+    };
+    let most = config(16, 256).unwrap();
+    assert_eq!(most.dns.localities.iter().map(|place| place.networks.len()).sum::<usize>(), 256);
+    let text = config(17, 34).unwrap_err();
+    assert!(text.contains("dns.localities: has 17 entries, more than the 16 places"), "{text}");
+    let text = config(1, 257).unwrap_err();
+    assert!(text.contains("dns.localities: has 257 networks, more than the 256"), "{text}");
 }
 
 /// Each fault with its place, its field, and a piece of problem and remedy.
@@ -120,6 +146,23 @@ fn every_fault_names_its_line_its_field_and_the_remedy() {
         ("dns: { io: uring }", "6:12: dns.io: 'uring' is not a way of this build; use auto"),
         ("dns: { allow: 10.0.0.1/8 }", "6:15: dns.allow: 10.0.0.1/8 has host bits set; write 10"),
         ("dns: { forwarders: x }", "6:20: dns.forwarders: 'x' is not a network; write it as"),
+        (
+            "dns: { localities: [{ networks: 10.0.0.0/8 }] }",
+            "6:21: dns.localities[0].locality.region: is",
+        ),
+        (
+            "dns: { localities: [{ networks: [], locality: { region: eu } }] }",
+            "6:33: dns.localities[0].networks: is empty; give at least one",
+        ),
+        ("dns: { localities: { locality: { region: eu } } }", "6:20: dns.localities.networks: is"),
+        (
+            "dns: { localities: [{ networks: 10.0.0.1/8, locality: { region: eu } }] }",
+            "6:33: dns.localities[0].networks: 10.0.0.1/8 has host bits set; write 10.0.0.0/8",
+        ),
+        (
+            "dns:\n  localities:\n  - { networks: 10.0.0.0/8, locality: { region: eu } }\n  - { networks: [10.1.0.0/16, 10.0.0.0/8], locality: { region: us } }",
+            "9:31: dns.localities[1].networks[1]: 10.0.0.0/8 stands in dns.localities[0].networks already; keep",
+        ),
         ("dns: { tcp_per_source: 0 }", "6:24: dns.tcp_per_source: '0' is not usable; give a"),
         ("dns: { tcp_total: x }", "6:19: dns.tcp_total: 'x' is not usable; give a whole number"),
         ("dns: { tls_listen: x }", "6:20: dns.tls_listen: 'x' is not an address with a port;"),

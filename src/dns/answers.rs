@@ -7,42 +7,56 @@
 //!
 //! A name's place: the labels between the name and `svc.<zone>` that name a service (or a
 //! namespace) are the key, the labels left of them choose among the few names of that service.
+//! Names that clients elsewhere are answered otherwise are held once more for each other answer,
+//! and for nobody who is answered the same.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use ahash::RandomState;
 use arc_swap::{ArcSwap, Guard};
 
-use super::encode::{Asked, number, push_label, rtype, wire_name};
+use super::block::{Block, names};
+use super::encode::{push_label, rtype, wire_name};
+use super::localities::{Client, Localities};
+use super::packed::{self, Set, Sets};
 use super::query::MAX_NAME_OCTETS;
 use super::soa::Soa;
-use crate::model::{DnsName, ServiceKey};
-use crate::routes::{Route, RouteTable};
-use crate::zone::{self, RecordSet, ZoneConfig};
+use crate::model::{DnsName, Locality, ServiceKey};
+use crate::routes::RouteTable;
+use crate::zone::{self, ZoneConfig};
 
 /// The label below which services stand, on the wire.
 const SERVICES: &[u8] = b"\x03svc";
 /// The longest name of the grammar has so many labels left of the zone.
 const MAX_LABELS: usize = 5;
-/// No message is longer, so of an ordered answer nobody ever sees more.
-const MAX_SET_OCTETS: usize = u16::MAX as usize;
-/// Additional records are a courtesy, and many ports could repeat those of many pods.
-const MAX_ADDITIONAL_OCTETS: usize = 4096;
 
 /// All answers of one route table.
 #[derive(Debug)]
 pub struct Answers {
-    zone: DnsName,
+    scheme: Scheme,
     /// The zone's name on the wire, lower case, with the root label.
     apex: Box<[u8]>,
     soa: Soa,
     revision: u64,
     serial: u32,
-    /// The zone's own names.
-    own: Box<[Name]>,
-    services: HashSet<Entry>,
+    /// Where the own cluster stands.
+    here: Locality,
+    /// The zone's own names, packed.
+    own: Box<[u8]>,
+    /// Keyed at random: whoever exports a service chooses a name, not where it is kept.
+    services: HashSet<Entry, RandomState>,
+}
+
+/// What stays the same from table to table.
+#[derive(Debug, Clone)]
+struct Scheme {
+    zone: DnsName,
+    localities: Localities,
+    stale: Arc<AtomicBool>,
 }
 
 /// What a question finds.
@@ -55,119 +69,108 @@ pub(super) enum Found<'a> {
     /// The name has no records of that type; likewise.
     NoData(usize),
     /// These.
-    Set(&'a Set),
-}
-
-/// The records of one type at one name.
-#[derive(Debug)]
-pub(super) struct Set {
-    pub(super) qtype: u16,
-    /// The order means nearest first: never rotated.
-    pub(super) ordered: bool,
-    /// The answer section's records.
-    pub(super) answers: u32,
-    /// Those of the additional section.
-    pub(super) additional: u32,
-    /// Where in `octets` the additional section begins.
-    pub(super) split: u32,
-    /// The records one after the other. None for an SOA, which is written with each answer.
-    pub(super) octets: Box<[u8]>,
-}
-
-/// A name and its sets.
-#[derive(Debug)]
-struct Name {
-    /// The labels left of the service's (of the apex for the zone's own), on the wire.
-    prefix: Box<[u8]>,
-    sets: Box<[Set]>,
-}
-
-/// The names of one service, or the mere existence of a namespace.
-#[derive(Debug)]
-struct Block {
-    /// `<service>.<namespace>` or `<namespace>` on the wire, lower case, without a root label.
-    key: Box<[u8]>,
-    /// What it was compiled from; none for a namespace.
-    route: Option<Arc<Route>>,
-    /// By prefix.
-    names: Box<[Name]>,
+    Set(Set<'a>),
 }
 
 /// A block found by its key.
 #[derive(Debug, Clone)]
-struct Entry(Arc<Block>);
+struct Entry(Block);
 
 impl Borrow<[u8]> for Entry {
     fn borrow(&self) -> &[u8] {
-        &self.0.key
+        self.0.key()
     }
 }
 
 impl Hash for Entry {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.key.hash(state);
+        self.0.key().hash(state);
     }
 }
 
 impl PartialEq for Entry {
     fn eq(&self, other: &Self) -> bool {
-        self.0.key == other.0.key
+        self.0.key() == other.0.key()
     }
 }
 
 impl Eq for Entry {}
 
 impl Answers {
-    /// Compiles a table; `before` gives what it has in common with this one.
+    /// Compiles a table for clients that all stand here; `before` gives what it has in common with
+    /// this one.
     #[must_use]
     pub fn compile(table: &RouteTable, zone: &DnsName, before: Option<&Self>) -> Self {
-        let before = before.filter(|before| before.zone == *zone);
+        Self::compile_for(table, zone, &Localities::default(), before)
+    }
+
+    /// As [`Answers::compile`], for clients at several places.
+    #[must_use]
+    pub fn compile_for(
+        table: &RouteTable,
+        zone: &DnsName,
+        localities: &Localities,
+        before: Option<&Self>,
+    ) -> Self {
+        let (zone, localities) = (zone.clone(), localities.clone());
+        Self::of(table, Scheme { zone, localities, stale: Arc::default() }, before)
+    }
+
+    fn of(table: &RouteTable, scheme: Scheme, before: Option<&Self>) -> Self {
+        let before = before.filter(|before| {
+            before.scheme.zone == scheme.zone
+                && before.scheme.localities == scheme.localities
+                && before.here == table.locality
+        });
         // The TTL is put in with each answer.
-        let config = ZoneConfig { zone: zone.clone(), ttl_seconds: 0 };
-        let mut services = HashSet::with_capacity(table.services.len() + 16);
+        let config = ZoneConfig { zone: scheme.zone.clone(), ttl_seconds: 0 };
+        let places = scheme.localities.places();
+        let known = |key: &[u8]| before.and_then(|before| before.services.get(key));
+        let room = table.services.len() + 16;
+        let mut services = HashSet::with_capacity_and_hasher(room, RandomState::new());
         let namespaces: BTreeSet<_> = table.services.keys().map(|key| &key.namespace).collect();
-        for namespace in namespaces {
-            let mut key = Vec::new();
-            push_label(namespace.as_str(), &mut key);
-            services.insert(Entry(Arc::new(Block {
-                key: key.into(),
-                route: None,
-                names: [Name { prefix: Box::default(), sets: Box::default() }].into(),
-            })));
-        }
         let mut key = Vec::new();
+        for namespace in namespaces {
+            key.clear();
+            push_label(namespace.as_str(), &mut key);
+            let kept = known(&key).cloned();
+            services.insert(kept.unwrap_or_else(|| Entry(Block::namespace(&key))));
+        }
         for (name, route) in &table.services {
             key.clear();
             service_key(name, &mut key);
-            let kept =
-                before.and_then(|before| before.services.get(key.as_slice())).filter(|entry| {
-                    entry.0.route.as_ref().is_some_and(|known| Arc::ptr_eq(known, route))
-                });
-            let entry = kept.cloned();
-            services.insert(entry.unwrap_or_else(|| Entry(Arc::new(block(&key, route, &config)))));
+            let kept = known(&key).filter(|entry| entry.0.is_of(route)).cloned();
+            services.insert(
+                kept.unwrap_or_else(|| Entry(Block::service(&key, table, route, &config, places))),
+            );
         }
-        let own = zone::zone_names(&config, 0);
+        let mut own = Vec::new();
+        packed::pack(names(zone::zone_names(&config, 0), scheme.zone.as_str()).iter(), &mut own);
         Self {
-            zone: zone.clone(),
-            apex: wire_name(zone.as_str()).into(),
-            soa: Soa::new(zone),
+            apex: wire_name(scheme.zone.as_str()).into(),
+            soa: Soa::new(&scheme.zone),
             revision: table.revision,
             serial: zone::serial(table),
-            own: names(own, zone.as_str()),
+            here: table.locality.clone(),
+            own: own.into(),
             services,
+            scheme,
         }
     }
 
-    /// What the question's name (on the wire, as it came, with the root label) has of that type.
-    pub(super) fn find(&self, name: &[u8], qtype: u16) -> Found<'_> {
+    /// What the question's name (on the wire, as it came, with the root label) has of that type
+    /// for this client, and so many bits of its address the answer depends on.
+    pub(super) fn find(&self, name: &[u8], qtype: u16, client: Client) -> (Found<'_>, u8) {
         let mut lower = [0; MAX_NAME_OCTETS];
-        let Some(lower) = lower.get_mut(..name.len()) else { return Found::Outside };
+        let Some(lower) = lower.get_mut(..name.len()) else { return (Found::Outside, 0) };
         lower.copy_from_slice(name);
         // Lengths are at most 63, below every letter.
         lower.make_ascii_lowercase();
-        let Some(zone_at) = lower.len().checked_sub(self.apex.len()) else { return Found::Outside };
+        let Some(zone_at) = lower.len().checked_sub(self.apex.len()) else {
+            return (Found::Outside, 0);
+        };
         if lower[zone_at..] != *self.apex {
-            return Found::Outside;
+            return (Found::Outside, 0);
         }
         let mut starts = [0; MAX_LABELS];
         let (mut at, mut count) = (0, 0);
@@ -180,29 +183,35 @@ impl Answers {
         }
         if at != zone_at {
             // The zone's text, but not at a label's boundary.
-            return Found::Outside;
+            return (Found::Outside, 0);
         }
         if count > MAX_LABELS {
-            return Found::NoName(zone_at);
+            return (Found::NoName(zone_at), 0);
         }
-        match self.name(&lower[..zone_at], &starts[..count]) {
-            None => Found::NoName(zone_at),
-            Some(name) => name.set(qtype).map_or(Found::NoData(zone_at), Found::Set),
-        }
+        let Some((mut sets, scope)) = self.sets(&lower[..zone_at], &starts[..count], client) else {
+            return (Found::NoName(zone_at), 0);
+        };
+        let set = match qtype {
+            // One set is enough (RFC 8482, section 4.1).
+            rtype::ANY => sets.next(),
+            _ => sets.find(|set| set.qtype == qtype),
+        };
+        (set.map_or(Found::NoData(zone_at), Found::Set), scope)
     }
 
-    /// The name with these octets left of the apex, whose labels begin at `starts`.
-    fn name(&self, inner: &[u8], starts: &[usize]) -> Option<&Name> {
-        let (names, prefix) = match starts {
-            [before @ .., last] if !before.is_empty() && inner[*last..] == *SERVICES => {
-                let from = before[before.len().saturating_sub(2)];
-                let block = &self.services.get(&inner[from..*last])?.0;
-                (&block.names, &inner[..from])
-            }
-            _ => (&self.own, inner),
-        };
-        let at = names.binary_search_by(|name| (*name.prefix).cmp(prefix)).ok()?;
-        names.get(at)
+    /// The sets of the name with these octets left of the apex, whose labels begin at `starts`.
+    fn sets(&self, inner: &[u8], starts: &[usize], client: Client) -> Option<(Sets<'_>, u8)> {
+        let [before @ .., last] = starts else { return self.own(inner) };
+        if before.is_empty() || inner[*last..] != *SERVICES {
+            return self.own(inner);
+        }
+        let from = before[before.len().saturating_sub(2)];
+        let block = &self.services.get(&inner[from..*last])?.0;
+        block.sets(&inner[..from], || self.scheme.localities.find(client))
+    }
+
+    fn own(&self, prefix: &[u8]) -> Option<(Sets<'_>, u8)> {
+        packed::find(&self.own, prefix).map(|sets| (sets, 0))
     }
 
     pub(super) fn soa(&self) -> &Soa {
@@ -212,73 +221,29 @@ impl Answers {
     pub(super) fn serial(&self) -> u32 {
         self.serial
     }
-}
 
-impl Name {
-    fn set(&self, qtype: u16) -> Option<&Set> {
-        match qtype {
-            // One set is enough (RFC 8482, section 4.1).
-            rtype::ANY => self.sets.first(),
-            _ => self.sets.iter().find(|set| set.qtype == qtype),
-        }
+    /// Whether answers depend on where a client stands.
+    pub(super) fn knows_places(&self) -> bool {
+        !self.scheme.localities.is_empty()
+    }
+
+    /// Whether what is answered may be out of date.
+    pub(super) fn are_stale(&self) -> bool {
+        self.scheme.stale.load(Ordering::Relaxed)
+    }
+
+    /// Octets that these answers hold, the places of the map among them.
+    #[cfg(test)]
+    pub(super) fn footprint(&self) -> usize {
+        let blocks = self.services.iter().map(|entry| entry.0.footprint()).sum::<usize>();
+        // A place holds an entry and an octet, and one in eight stays free.
+        blocks + self.services.capacity() * 8 / 7 * (size_of::<Entry>() + 1)
     }
 }
 
 fn service_key(key: &ServiceKey, out: &mut Vec<u8>) {
     push_label(key.name.as_str(), out);
     push_label(key.namespace.as_str(), out);
-}
-
-fn block(key: &[u8], route: &Arc<Route>, config: &ZoneConfig) -> Block {
-    let base = format!("{}.{}.svc.{}", route.key.name, route.key.namespace, config.zone);
-    let names = names(zone::service_names(route, config), &base);
-    Block { key: key.into(), route: Some(Arc::clone(route)), names }
-}
-
-/// Names below `base`, in the order of the look-up.
-fn names(names: Vec<zone::Name>, base: &str) -> Box<[Name]> {
-    let mut compiled: Vec<Name> = names
-        .into_iter()
-        .filter_map(|name| {
-            let mut prefix = Vec::new();
-            name.labels.iter().for_each(|label| push_label(label, &mut prefix));
-            // Nobody can ask for a longer name.
-            (prefix.len() + base.len() + 2 <= MAX_NAME_OCTETS).then(|| {
-                let full: Vec<&str> = name.labels.iter().map(AsRef::as_ref).chain([base]).collect();
-                let full = full.join(".");
-                let asked = Asked::new(&full);
-                let sets = name.sets.iter().map(|records| set(records, &asked)).collect();
-                Name { prefix: prefix.into(), sets }
-            })
-        })
-        .collect();
-    compiled.sort_by(|one, other| one.prefix.cmp(&other.prefix));
-    compiled.into()
-}
-
-fn set(records: &RecordSet, asked: &Asked<'_>) -> Set {
-    let qtype = records.records.first().map_or(0, |record| number(&record.data));
-    let mut octets = Vec::new();
-    let (mut answers, mut additional) = (0, 0);
-    for record in &records.records {
-        if records.ordered && octets.len() > MAX_SET_OCTETS {
-            break;
-        }
-        if qtype != rtype::SOA {
-            asked.push(record, &mut octets);
-        }
-        answers += 1;
-    }
-    let split = octets.len();
-    for record in &records.additional {
-        if octets.len() - split > MAX_ADDITIONAL_OCTETS {
-            break;
-        }
-        asked.push(record, &mut octets);
-        additional += 1;
-    }
-    let split = u32::try_from(split).unwrap_or(u32::MAX);
-    Set { qtype, ordered: records.ordered, answers, additional, split, octets: octets.into() }
 }
 
 /// The answers in force, as the sockets read them.
@@ -288,20 +253,57 @@ pub struct SharedAnswers(Arc<ArcSwap<Answers>>);
 /// The only writer of [`SharedAnswers`].
 #[derive(Debug)]
 pub struct Compiler {
-    zone: DnsName,
+    scheme: Scheme,
     shared: Arc<ArcSwap<Answers>>,
 }
 
+/// Says whether what is answered may be out of date: such answers carry an extended error
+/// (RFC 8914) for clients that speak EDNS, and are else what they were.
+#[derive(Debug, Clone)]
+pub struct Staleness(Arc<AtomicBool>);
+
 impl SharedAnswers {
-    /// The answers of a first table, and who keeps them in step with the next ones.
+    /// The answers of a first table for clients that all stand here, and who keeps them in step
+    /// with the next ones.
     #[must_use]
     pub fn new(table: &RouteTable, zone: &DnsName) -> (Compiler, Self) {
-        let shared = Arc::new(ArcSwap::from_pointee(Answers::compile(table, zone, None)));
-        (Compiler { zone: zone.clone(), shared: Arc::clone(&shared) }, Self(shared))
+        Self::for_places(table, zone, Localities::default())
+    }
+
+    /// As [`SharedAnswers::new`], for clients at several places.
+    #[must_use]
+    pub fn for_places(
+        table: &RouteTable,
+        zone: &DnsName,
+        localities: Localities,
+    ) -> (Compiler, Self) {
+        let scheme = Scheme { zone: zone.clone(), localities, stale: Arc::default() };
+        let answers = Answers::of(table, scheme.clone(), None);
+        let shared = Arc::new(ArcSwap::from_pointee(answers));
+        (Compiler { scheme, shared: Arc::clone(&shared) }, Self(shared))
     }
 
     pub(super) fn load(&self) -> Guard<Arc<Answers>> {
         self.0.load()
+    }
+
+    /// Who says when the answers are out of date; they are not at first.
+    #[must_use]
+    pub fn staleness(&self) -> Staleness {
+        Staleness(Arc::clone(&self.0.load().scheme.stale))
+    }
+}
+
+impl Staleness {
+    /// From the next answer on.
+    pub fn set(&self, stale: bool) {
+        self.0.store(stale, Ordering::Relaxed);
+    }
+
+    /// What was said last.
+    #[must_use]
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -312,7 +314,7 @@ impl Compiler {
         if self.shared.load().revision == table.revision {
             return;
         }
-        let answers = Answers::compile(table, &self.zone, Some(&self.shared.load()));
+        let answers = Answers::of(table, self.scheme.clone(), Some(&self.shared.load()));
         self.shared.store(Arc::new(answers));
     }
 }

@@ -23,6 +23,14 @@ pub(super) mod rtype {
     pub(in crate::dns) const ANY: u16 = 255;
 }
 
+/// EDNS option codes.
+pub(super) mod option {
+    /// RFC 7871.
+    pub(in crate::dns) const CLIENT_SUBNET: u16 = 8;
+    /// RFC 8914.
+    pub(in crate::dns) const EXTENDED_ERROR: u16 = 15;
+}
+
 /// The class of everything here.
 pub(super) const CLASS_IN: u16 = 1;
 /// Octets between a record's owner and its data.

@@ -10,6 +10,10 @@
 //! route table are loaded per batch of datagrams or per read of a connection, and never held
 //! across an await; between a message and its answer nothing is allocated, locked or awaited.
 //!
+//! One server may answer for several sites: where clients stand is known by their networks
+//! ([`Localities`]), and an EDNS client subnet (RFC 7871) is believed from listed forwarders only.
+//! What may be out of date ([`Staleness`]) is answered as ever, marked for who speaks EDNS.
+//!
 //! Answers leave from the address that was asked because every socket is bound to one configured
 //! address. Behind a wildcard address the kernel chooses by route, which is right only on a machine
 //! with one address: said at start, until the sockets read each packet's destination.
@@ -17,11 +21,14 @@
 //! end (`app`).
 
 mod answers;
+mod block;
 mod connection;
 mod dot;
 mod encode;
 mod limit;
+mod localities;
 mod metrics;
+mod packed;
 mod query;
 mod reply;
 mod respond;
@@ -35,9 +42,10 @@ mod udp;
 #[cfg(test)]
 mod tests;
 
-pub use answers::{Answers, Compiler, SharedAnswers};
+pub use answers::{Answers, Compiler, SharedAnswers, Staleness};
 pub use dot::ALPN;
 pub use limit::Limiter;
+pub use localities::Localities;
 pub use metrics::Metrics;
 pub use respond::{Policy, Received, Responded, Transport, respond};
 pub use server::{Config, DEFAULT_TCP_PER_SOURCE, DEFAULT_TCP_TOTAL, Error, Server, Ttl};

@@ -1,10 +1,14 @@
-//! Reading a query: header, question, and the OPT record if there is one.
+//! Reading a query: header, question, and the OPT record if there is one, with the client subnet
+//! if it tells one.
 //!
 //! The reader walks the message once, from front to back, and never follows a compression
 //! pointer. It reads as far as it can even in a malformed message, so that the error answer can
 //! carry the question and an OPT record (RFC 6891, section 6.1.1).
 
-use super::encode::rtype;
+use std::net::IpAddr;
+
+use super::encode::{option, rtype};
+use super::localities::Client;
 
 /// Octets of a message's header.
 pub(super) const HEADER_OCTETS: usize = 12;
@@ -15,6 +19,9 @@ const TYPE_AND_CLASS: usize = 4;
 /// QR and the opcode in the header's third octet.
 const QR: u8 = 0x80;
 const OPCODE: u8 = 0x78;
+/// Address families of RFC 7871 (those of the IANA).
+const IPV4: u16 = 1;
+const IPV6: u16 = 2;
 /// Longest label.
 const MAX_LABEL_OCTETS: u8 = 63;
 
@@ -51,6 +58,15 @@ pub(super) struct ClientEdns {
     pub(super) dnssec_ok: bool,
 }
 
+/// A client subnet that the OPT record tells (RFC 7871).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Subnet<'d> {
+    /// Family, source prefix, scope and address, as they came.
+    pub(super) octets: &'d [u8],
+    /// Whom it stands for.
+    pub(super) client: Client,
+}
+
 /// A message that must be answered.
 #[derive(Debug)]
 pub(super) struct Query<'d> {
@@ -62,6 +78,8 @@ pub(super) struct Query<'d> {
     pub(super) asked: Option<Asked<'d>>,
     /// Its (first) OPT record.
     pub(super) edns: Option<ClientEdns>,
+    /// The (first) client subnet that it tells.
+    pub(super) subnet: Option<Subnet<'d>>,
     /// What is wrong with it.
     pub(super) fault: Option<Fault>,
 }
@@ -77,7 +95,7 @@ impl<'d> Query<'d> {
         }
         let id = u16::from_be_bytes([id0, id1]);
         let count = |at: usize| u16::from_be_bytes([counts[2 * at], counts[2 * at + 1]]);
-        let mut query = Self { id, flags, asked: None, edns: None, fault: None };
+        let mut query = Self { id, flags, asked: None, edns: None, subnet: None, fault: None };
         let mut cursor = Cursor { octets: message, at: HEADER_OCTETS };
         let sound = query.read_questions(&mut cursor, count(0))
             && query.read_records(&mut cursor, count(1), Section::Other)
@@ -131,7 +149,21 @@ impl<'d> Query<'d> {
             return Some(());
         }
         let placed = first && owner == Owner::Root && section == Section::Additional;
-        (placed && options_are_sound(data)).then_some(())
+        if placed { self.read_options(data) } else { None }
+    }
+
+    /// EDNS options are {code, length, data} to the last octet; of what they say only the client
+    /// subnet is looked at.
+    fn read_options(&mut self, mut data: &'d [u8]) -> Option<()> {
+        while let Some(([code0, code1, high, low], rest)) = data.split_first_chunk() {
+            let (inside, rest) = rest.split_at_checked(u16::from_be_bytes([*high, *low]).into())?;
+            if u16::from_be_bytes([*code0, *code1]) == option::CLIENT_SUBNET {
+                let subnet = Subnet::read(inside)?;
+                self.subnet = self.subnet.or(subnet);
+            }
+            data = rest;
+        }
+        data.is_empty().then_some(())
     }
 }
 
@@ -156,15 +188,34 @@ enum Owner {
     Name,
 }
 
-/// EDNS options are {code, length, data} to the last octet; what they say is ignored.
-fn options_are_sound(mut data: &[u8]) -> bool {
-    while !data.is_empty() {
-        let Some([_, _, high, low]) = data.get(..4) else { return false };
-        let end = 4 + usize::from(u16::from_be_bytes([*high, *low]));
-        let Some(rest) = data.get(end..) else { return false };
-        data = rest;
+impl<'d> Subnet<'d> {
+    /// `None` is malformed (RFC 7871, sections 6 and 7.1.2: a scope in a query, an address longer
+    /// or shorter than its prefix needs, bits beyond it); `Some(None)` of a family that nobody
+    /// knows.
+    fn read(octets: &'d [u8]) -> Option<Option<Self>> {
+        let ([family0, family1, known, scope], told) = octets.split_first_chunk()?;
+        let family = u16::from_be_bytes([*family0, *family1]);
+        let most = match family {
+            IPV4 => 4,
+            IPV6 => 16,
+            _ => return Some(None),
+        };
+        let bits = usize::from(*known);
+        let beyond = |last: &u8| bits % 8 != 0 && last << (bits % 8) != 0;
+        if *scope != 0
+            || told.len() > most
+            || told.len() != bits.div_ceil(8)
+            || told.last().is_some_and(beyond)
+        {
+            return None;
+        }
+        let mut address = [0; 16];
+        address[..told.len()].copy_from_slice(told);
+        let [v0, v1, v2, v3, ..] = address;
+        let address =
+            if family == IPV4 { IpAddr::from([v0, v1, v2, v3]) } else { IpAddr::from(address) };
+        Some(Some(Self { octets, client: Client { address, known: *known } }))
     }
-    true
 }
 
 /// A place in a message.

@@ -1,13 +1,20 @@
 //! Writing one answer: the header, the question's octets as they came, records, OPT.
 
-use super::answers::{Answers, Set};
-use super::encode::{record_octets, rtype};
+use super::answers::Answers;
+use super::encode::{option, record_octets, rtype};
+use super::packed::Set;
 use super::query::{HEADER_OCTETS, Query};
 
 /// The largest UDP answer we send, and what our OPT says (DNS flag day 2020: no fragments).
 pub(super) const MAX_UDP_OCTETS: u16 = 1232;
 /// Octets of an OPT record without options.
 const OPT_OCTETS: usize = 11;
+/// Octets of an option's code and length.
+const OPTION_HEAD_OCTETS: usize = 4;
+/// Octets of an extended error without a text.
+const EXTENDED_ERROR_OCTETS: usize = OPTION_HEAD_OCTETS + 2;
+/// Where a client subnet's scope stands in its octets.
+const SCOPE_AT: usize = 3;
 /// Over UDP an answer holds at most so many addresses.
 const MAX_UDP_ADDRESSES: u32 = 16;
 /// Bits of the header's third octet: QR, AA, TC.
@@ -27,12 +34,12 @@ pub(super) enum Content<'a> {
     /// The SOA; the zone's name begins there within the question's.
     Negative(usize),
     /// These.
-    Records(&'a Set),
+    Records(Set<'a>),
 }
 
 /// How the answer is sent.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Envelope {
+pub(super) struct Envelope<'d> {
     /// The response code; its high bits go into the OPT.
     pub(super) code: u16,
     /// The TTL of all records, seconds.
@@ -42,6 +49,10 @@ pub(super) struct Envelope {
     /// Over UDP: there is TCP for what does not fit. Else this is the last word, and of records
     /// that cannot all be sent those that fit are.
     pub(super) datagram: bool,
+    /// The client subnet that was heeded, as it came, and so many bits of it the answer is for.
+    pub(super) told: Option<(&'d [u8], u8)>,
+    /// An extended error (RFC 8914). It is left out rather than anything else.
+    pub(super) extended: Option<u16>,
 }
 
 /// Writes the answer to `query` into `out`. If answer and authority do not fit whole, TC is set
@@ -52,7 +63,7 @@ pub(super) fn write(
     query: &Query<'_>,
     content: Content<'_>,
     answers: &Answers,
-    envelope: Envelope,
+    envelope: Envelope<'_>,
     out: &mut Vec<u8>,
 ) {
     out.clear();
@@ -62,7 +73,8 @@ pub(super) fn write(
         out.extend_from_slice(asked.octets);
         counts[0] = 1;
     }
-    let reserved = if query.edns.is_some() { OPT_OCTETS } else { 0 };
+    let told = envelope.told.map_or(0, |(octets, _)| OPTION_HEAD_OCTETS + octets.len());
+    let reserved = if query.edns.is_some() { OPT_OCTETS + told } else { 0 };
     let limit = envelope.limit.saturating_sub(reserved);
     let end = out.len();
     let mut truncated = false;
@@ -88,7 +100,9 @@ pub(super) fn write(
         truncated = true;
     }
     if let Some(edns) = query.edns {
-        write_opt(envelope.code, edns.dnssec_ok, out);
+        let room = out.len() + EXTENDED_ERROR_OCTETS <= limit;
+        let extended = envelope.extended.filter(|_| room);
+        write_opt(Envelope { extended, ..envelope }, edns.dnssec_ok, out);
         counts[3] += 1;
     }
     let mut flags = RESPONSE | query.flags & COPIED;
@@ -111,17 +125,47 @@ fn low(code: u16) -> u8 {
     code.to_be_bytes()[1] & 0x0F
 }
 
-fn write_opt(code: u16, dnssec_ok: bool, out: &mut Vec<u8>) {
+fn write_opt(envelope: Envelope<'_>, dnssec_ok: bool, out: &mut Vec<u8>) {
     let [payload_high, payload_low] = MAX_UDP_OCTETS.to_be_bytes();
     let [_, opt] = rtype::OPT.to_be_bytes();
-    let [_, code_high] = (code >> 4).to_be_bytes();
+    let [_, code_high] = (envelope.code >> 4).to_be_bytes();
     let flags = if dnssec_ok { 0x80 } else { 0 };
-    out.extend_from_slice(&[0, 0, opt, payload_high, payload_low, code_high, 0, flags, 0, 0, 0]);
+    let length = envelope.told.map_or(0, |(octets, _)| OPTION_HEAD_OCTETS + octets.len())
+        + envelope.extended.map_or(0, |_| EXTENDED_ERROR_OCTETS);
+    // At most 30 octets.
+    let length = u8::try_from(length).unwrap_or(0);
+    out.extend_from_slice(&[
+        0,
+        0,
+        opt,
+        payload_high,
+        payload_low,
+        code_high,
+        0,
+        flags,
+        0,
+        0,
+        length,
+    ]);
+    if let Some((octets, scope)) = envelope.told {
+        write_option(option::CLIENT_SUBNET, octets, out);
+        let at = out.len() - octets.len() + SCOPE_AT;
+        out[at] = scope;
+    }
+    if let Some(error) = envelope.extended {
+        write_option(option::EXTENDED_ERROR, &error.to_be_bytes(), out);
+    }
+}
+
+fn write_option(code: u16, data: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&code.to_be_bytes());
+    out.extend_from_slice(&u16::try_from(data.len()).unwrap_or(0).to_be_bytes());
+    out.extend_from_slice(data);
 }
 
 /// Copies the records of a set.
 struct Records<'a> {
-    set: &'a Set,
+    set: Set<'a>,
     ttl: u32,
     limit: usize,
     out: &'a mut Vec<u8>,
@@ -136,20 +180,16 @@ impl Records<'_> {
     /// the rest, and one that cannot follow still has the nearest 16.
     fn write(&mut self, id: u16, datagram: bool, counts: &mut [u16; 4]) -> bool {
         let set = self.set;
-        let split = usize::try_from(set.split).unwrap_or(0);
-        let (answers, additional) = set.octets.split_at(split.min(set.octets.len()));
         let addresses = matches!(set.qtype, rtype::A | rtype::AAAA);
         let most = if addresses && datagram { MAX_UDP_ADDRESSES } else { u32::MAX };
-        let most = most.min(set.answers);
-        let mut rest = answers;
-        if !set.ordered && set.answers > 1 {
-            for _ in 0..u32::from(id) % set.answers {
-                rest = &rest[record_octets(rest).1..];
-            }
+        let most = most.min(set.answer_count);
+        let mut rest = set.answers;
+        if !set.ordered && set.answer_count > 1 {
+            rest = rotated(set, u32::from(id) % set.answer_count);
         }
         for _ in 0..most {
             if rest.is_empty() {
-                rest = answers;
+                rest = set.answers;
             }
             let taken = self.record(rest);
             rest = &rest[taken..];
@@ -162,11 +202,11 @@ impl Records<'_> {
             }
             counts[1] += 1;
         }
-        if set.ordered && most < set.answers {
+        if set.ordered && most < set.answer_count {
             return true;
         }
-        rest = additional;
-        for _ in 0..set.additional {
+        rest = set.additional;
+        for _ in 0..set.additional_count {
             let taken = self.record(rest);
             rest = &rest[taken..];
             if self.out.len() > self.limit {
@@ -186,4 +226,19 @@ impl Records<'_> {
         self.out[at..at + 4].copy_from_slice(&self.ttl.to_be_bytes());
         length
     }
+}
+
+/// The answer section's octets from its nth record on.
+fn rotated(set: Set<'_>, nth: u32) -> &[u8] {
+    let mut rest = set.answers;
+    // Addresses under the question's name are all equally long.
+    let (_, each) = record_octets(rest);
+    let nth = usize::try_from(nth).unwrap_or(0);
+    if matches!(set.qtype, rtype::A | rtype::AAAA) {
+        return rest.get(nth * each..).unwrap_or(rest);
+    }
+    for _ in 0..nth {
+        rest = &rest[record_octets(rest).1..];
+    }
+    rest
 }

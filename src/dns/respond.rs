@@ -11,7 +11,8 @@ use ipnet::IpNet;
 use super::answers::{Answers, Found};
 use super::encode::{CLASS_IN, rtype};
 use super::limit::Limiter;
-use super::query::{Asked, Fault, Query};
+use super::localities::Client;
+use super::query::{Asked, Fault, Query, Subnet};
 use super::reply::{self, Content, Envelope, MAX_UDP_OCTETS};
 use crate::model::canonical;
 
@@ -19,6 +20,9 @@ use crate::model::canonical;
 const MIN_UDP_OCTETS: u16 = 512;
 /// An answer to ANY over UDP has at most so many times the question's octets.
 const MAX_ANY_AMPLIFICATION: usize = 4;
+/// Extended errors (RFC 8914, section 4).
+const STALE_ANSWER: u16 = 3;
+const STALE_NXDOMAIN_ANSWER: u16 = 19;
 /// The class ANY.
 const CLASS_ANY: u16 = 255;
 
@@ -53,7 +57,8 @@ pub struct Policy {
     pub ttl_seconds: u32,
     /// Sources that may ask; empty is everybody.
     pub allow: Vec<IpNet>,
-    /// Sources outside the private ranges that are known resolvers and are never limited.
+    /// Known resolvers: never limited, though outside the private ranges, and believed about the
+    /// subnets of their clients.
     pub forwarders: Vec<IpNet>,
 }
 
@@ -78,14 +83,18 @@ pub fn respond(
     out.clear();
     let query = Query::read(received.message)?;
     let source = canonical(received.source);
+    let judged = judge(&query, &policy.allow, source);
+    let told = query
+        .subnet
+        .filter(|_| judged.is_ok() && answers.knows_places() && policy.forwards(source));
     let found =
-        judge(&query, &policy.allow, source).map(|asked| answers.find(asked.name(), asked.qtype));
+        judged.map(|asked| answers.find(asked.name(), asked.qtype, client(source, told.as_ref())));
     let (code, mut content) = match found {
         Err(code) => (code, Content::Nothing),
-        Ok(Found::Outside) => (ResponseCode::Refused, Content::Nothing),
-        Ok(Found::NoName(apex)) => (ResponseCode::NXDomain, Content::Negative(apex)),
-        Ok(Found::NoData(apex)) => (ResponseCode::NoError, Content::Negative(apex)),
-        Ok(Found::Set(set)) => (ResponseCode::NoError, Content::Records(set)),
+        Ok((Found::Outside, _)) => (ResponseCode::Refused, Content::Nothing),
+        Ok((Found::NoName(apex), _)) => (ResponseCode::NXDomain, Content::Negative(apex)),
+        Ok((Found::NoData(apex), _)) => (ResponseCode::NoError, Content::Negative(apex)),
+        Ok((Found::Set(set), _)) => (ResponseCode::NoError, Content::Records(set)),
     };
     if let Some(limiter) = limiter.filter(|_| matches!(content, Content::Records(_)))
         && !policy.trusts(source)
@@ -93,17 +102,25 @@ pub fn respond(
     {
         content = Content::Elsewhere;
     }
+    let scope = found.map_or(0, |(_, scope)| scope);
     let envelope = Envelope {
         code: code.into(),
         ttl: policy.ttl_seconds,
         limit: limit(&query, &received),
         datagram: received.transport == Transport::Udp,
+        told: told.map(|subnet| (subnet.octets, if subnet.client.known == 0 { 0 } else { scope })),
+        extended: extended_error(content, code).filter(|_| answers.are_stale()),
     };
     reply::write(&query, content, answers, envelope, out);
     Some(Responded { qtype: query.asked.map(|asked| asked.qtype), code })
 }
 
 impl Policy {
+    /// Whether a source asks for others, and says for whom.
+    fn forwards(&self, source: IpAddr) -> bool {
+        self.forwarders.iter().any(|net| net.contains(&source))
+    }
+
     /// Whether a source is beyond doubt: a UDP source can be forged, but not usefully from
     /// outside to an address that only the own networks reach.
     fn trusts(&self, source: IpAddr) -> bool {
@@ -117,7 +134,25 @@ impl Policy {
                 v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local()
             }
         };
-        private || self.forwarders.iter().any(|net| net.contains(&source))
+        private || self.forwards(source)
+    }
+}
+
+/// Whom the answer is for. A subnet of no bits says that the client is not to be told apart: then
+/// it is for who asks (RFC 7871, section 7.1.2).
+fn client(source: IpAddr, told: Option<&Subnet<'_>>) -> Client {
+    match told {
+        Some(subnet) if subnet.client.known > 0 => subnet.client,
+        _ => Client { address: source, known: u8::MAX },
+    }
+}
+
+/// What stale answers say (RFC 8914): an error, and what is only cut short, is not out of date.
+fn extended_error(content: Content<'_>, code: ResponseCode) -> Option<u16> {
+    match content {
+        Content::Nothing | Content::Elsewhere => None,
+        Content::Negative(_) if code == ResponseCode::NXDomain => Some(STALE_NXDOMAIN_ANSWER),
+        Content::Negative(_) | Content::Records(_) => Some(STALE_ANSWER),
     }
 }
 

@@ -289,7 +289,8 @@ impl Source {
             tracing::info!("every manifest is good again");
             return Some(SourceUpdate::Recovered);
         }
-        Some(SourceUpdate::Failed { error: listed(&self.troubles) })
+        let away = self.troubles.iter().any(|trouble| trouble.reason == Reason::Read);
+        Some(SourceUpdate::Failed { error: listed(&self.troubles), away })
     }
 }
 

@@ -86,8 +86,13 @@ impl Running {
     }
 
     async fn failed(&mut self) -> String {
+        self.fault().await.0
+    }
+
+    /// What is wrong, and whether something cannot be read at all.
+    async fn fault(&mut self) -> (String, bool) {
         match self.next().await {
-            SourceUpdate::Failed { error } => error,
+            SourceUpdate::Failed { error, away } => (error, away),
             other => panic!("{other:?}"),
         }
     }
@@ -227,7 +232,8 @@ async fn o03_a_malformed_change_is_reported_and_the_last_good_state_stays() {
     source.write("b.yaml", &service("db", 2));
     source.until(&[("db", 2), ("web", 80)]).await;
     source.write("c.yaml", "a: b\n");
-    let error = source.failed().await;
+    let (error, away) = source.fault().await;
+    assert!(!away, "read, but refused");
     assert_eq!(error.lines().count(), 2, "{error}");
     fs::remove_file(source.path("c.yaml")).unwrap();
     assert_eq!(source.failed().await.lines().count(), 1);
@@ -303,8 +309,8 @@ async fn a_directory_that_is_replaced_is_followed_and_one_that_is_gone_keeps_its
     source.write("a.yaml", &web(3));
     source.until(&[("web", 3)]).await;
     fs::remove_file(&dir).unwrap();
-    let error = source.failed().await;
-    assert!(error.contains("source.files"), "{error}");
+    let (error, away) = source.fault().await;
+    assert!(error.contains("source.files") && away, "{error}");
     fs::create_dir(&dir).unwrap();
     source.write("b.yaml", &(web(3) + &service("db", 1)));
     source.until(&[("db", 1), ("web", 3)]).await;

@@ -35,9 +35,12 @@ pub(super) struct State {
     pending: BTreeMap<(Resource, Name), SourceEvent>,
     /// Kinds that cannot be read now, and why.
     down: BTreeMap<Resource, String>,
+    /// Those of them that the API server does not answer for, as it does for one that is not
+    /// installed.
+    away: BTreeSet<Resource>,
     refused: BTreeMap<(Resource, Name), Refused>,
-    /// The last complaint that was told.
-    told: Option<String>,
+    /// The last complaint that was told, and whether the source was away.
+    told: Option<(String, bool)>,
     synced: bool,
     /// Namespaces on their way out: what they export is withdrawn at once, not when the last of
     /// their objects is gone (seconds later).
@@ -79,6 +82,7 @@ impl State {
             metrics,
             pending: BTreeMap::new(),
             down: BTreeMap::new(),
+            away: BTreeSet::new(),
             refused: BTreeMap::new(),
             told: None,
             synced: false,
@@ -106,6 +110,7 @@ impl State {
             }
             Heard::Absent { resource } => {
                 self.answered(resource);
+                self.away.remove(&resource);
                 let what = format!(
                     "{}.{} is not installed; apply its CustomResourceDefinition (we look again every 30 s)",
                     resource.plural(),
@@ -113,8 +118,12 @@ impl State {
                 );
                 self.complain(resource, what);
             }
-            Heard::Down { resource, what } => self.complain(resource, what),
+            Heard::Down { resource, what } => {
+                self.away.insert(resource);
+                self.complain(resource, what);
+            }
             Heard::Up { resource } => {
+                self.away.remove(&resource);
                 if self.down.remove(&resource).is_some() {
                     tracing::info!(kind = resource.kind(), "watched again");
                 }
@@ -135,13 +144,14 @@ impl State {
             tracing::info!("all Services, EndpointSlices and ServiceExports are known");
             return Some(SourceUpdate::Synced);
         }
-        let complaint = self.complaint();
+        let away = CATALOG.iter().any(|kind| self.away.contains(kind));
+        let complaint = self.complaint().map(|error| (error, away));
         if complaint == self.told {
             return None;
         }
         self.told.clone_from(&complaint);
         Some(match complaint {
-            Some(error) => SourceUpdate::Failed { error },
+            Some((error, away)) => SourceUpdate::Failed { error, away },
             None => SourceUpdate::Recovered,
         })
     }

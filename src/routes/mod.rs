@@ -7,6 +7,8 @@
 
 mod inputs;
 mod order;
+#[cfg(test)]
+mod place_tests;
 mod plan;
 mod pods;
 mod pressure;

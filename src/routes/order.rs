@@ -58,12 +58,26 @@ enum Class {
     Out,
 }
 
+/// A candidate in its place.
+#[derive(Debug)]
+pub(super) struct Placed {
+    pub(super) candidate: Candidate,
+    /// Candidates of one tier differ by nearness alone; an earlier tier comes first from wherever
+    /// one looks.
+    pub(super) tier: u16,
+}
+
 /// Orders the contenders, best first.
 pub(super) fn order(
     contenders: &[Contender<'_>],
     rules: Rules<'_>,
     now: Instant,
 ) -> Vec<Candidate> {
+    place(contenders, rules, now).into_iter().map(|placed| placed.candidate).collect()
+}
+
+/// Orders the contenders, best first, and says which of them nearness alone has ordered.
+pub(super) fn place(contenders: &[Contender<'_>], rules: Rules<'_>, now: Instant) -> Vec<Placed> {
     let mut placed: Vec<(Class, Reason, &Contender<'_>)> = contenders
         .iter()
         .map(|contender| {
@@ -87,9 +101,17 @@ pub(super) fn order(
             contender.cluster.clone(),
         )
     });
+    let tier_of = |(class, _, contender): &(Class, Reason, &Contender<'_>)| {
+        (*class, policy_rank(contender, rules.policy))
+    };
+    let mut tiers: Vec<_> = placed.iter().map(tier_of).collect();
+    tiers.dedup();
     placed
         .into_iter()
         .map(|(class, reason, contender)| {
+            let own = tier_of(&(class, reason, contender));
+            let tier = tiers.iter().position(|tier| *tier == own);
+            let tier = tier.and_then(|tier| u16::try_from(tier).ok()).unwrap_or(u16::MAX);
             let tied = ties.iter().find(|group| group.contains(&contender.cluster));
             let tied = tied.is_some_and(|group| {
                 group.iter().any(|other| {
@@ -97,7 +119,7 @@ pub(super) fn order(
                         != distance(contender.locality, rules.own)
                 })
             });
-            candidate(class, reason, contender, tied, served)
+            Placed { candidate: candidate(class, reason, contender, tied, served), tier }
         })
         .collect()
 }
@@ -226,7 +248,7 @@ fn policy_rank(contender: &Contender<'_>, policy: &Policy) -> (usize, Reverse<u1
 }
 
 /// 0: same zone, 1: same region, 2: elsewhere or unknown.
-fn distance(there: &Locality, here: &Locality) -> u8 {
+pub(super) fn distance(there: &Locality, here: &Locality) -> u8 {
     if here.region.is_empty() || there.region != here.region {
         return 2;
     }

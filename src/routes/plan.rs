@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::order::{Contender, Rules, order};
-use super::{Candidate, DirectEndpoints, Inputs, PortRoute, RemotePods, Route, RouteTable};
+use super::order::{Contender, Placed, Rules, order, place};
+use super::{DirectEndpoints, Inputs, PortRoute, RemotePods, Route, RouteTable};
 use crate::catalog::{
     Claim, DnsMode, EndpointPort, Export, ExportedEndpoint, LocalExport, Merged, Policy,
     ServiceType, Share, merge,
@@ -89,7 +89,7 @@ pub fn plan_service(inputs: &Inputs, key: &ServiceKey, now: Instant) -> Option<R
         })
         .collect();
     let contenders: Vec<_> = exporters.iter().map(|e| e.contender(e.best_ready())).collect();
-    let clusters = order(&contenders, rules, now);
+    let clusters = place(&contenders, rules, now);
     let mut pods = remote_pods(inputs, &merged, key, &exporters);
     let direct = direct(&merged, &clusters, &exporters, &mut pods, rules, now);
     let early_data = exporters.iter().all(|e| e.export.settings.early_data);
@@ -105,7 +105,7 @@ pub fn plan_service(inputs: &Inputs, key: &ServiceKey, now: Instant) -> Option<R
             ServiceType::Headless => Vec::new(),
         },
         ports,
-        clusters,
+        clusters: clusters.into_iter().map(|placed| placed.candidate).collect(),
         direct,
         pods,
         import: Arc::new(merged),
@@ -253,35 +253,42 @@ fn own_endpoints(own: &LocalExport) -> Vec<ExportedEndpoint> {
 /// resort.
 fn direct(
     merged: &Merged,
-    clusters: &[Candidate],
+    clusters: &[Placed],
     exporters: &[Exporter<'_>],
     pods: &mut RemotePods,
     rules: Rules<'_>,
     now: Instant,
 ) -> Vec<DirectEndpoints> {
-    let reachable = || exporters.iter().filter(|exporter| exporter.reachable);
-    let of = |candidate: &Candidate| {
-        let exporter = reachable().find(|e| *e.cluster == candidate.cluster)?;
-        DirectEndpoints::new(&candidate.cluster, exporter.endpoints())
+    let usable = |ordered: &[Placed], endpoints: &dyn Fn(&Exporter<'_>) -> Vec<_>| {
+        let usable = ordered.iter().filter(|placed| placed.candidate.usable);
+        let of = |placed: &Placed| {
+            let exporter = exporters.iter().find(|e| *e.cluster == placed.candidate.cluster)?;
+            DirectEndpoints::new(
+                exporter.cluster,
+                exporter.locality,
+                placed.tier,
+                endpoints(exporter),
+            )
+        };
+        usable.filter_map(of).collect()
     };
-    let usable = |clusters: &[Candidate]| -> Vec<_> {
-        clusters.iter().filter(|candidate| candidate.usable).filter_map(of).collect()
+    let reached = |exporter: &Exporter<'_>| {
+        if exporter.reachable { exporter.endpoints() } else { Vec::new() }
     };
     match (merged.service_type, merged.dns) {
         (ServiceType::Headless, _) => {
             let has_pods = |e: &&Exporter<'_>| e.reachable || pods.of(e.cluster).next().is_some();
             let contenders = exporters.iter().filter(has_pods);
             let contenders: Vec<_> = contenders.map(|e| e.contender(e.best_ready())).collect();
-            let ordered = order(&contenders, rules, now);
-            let ordered = ordered.iter().filter(|candidate| candidate.usable);
-            pods.serve(&ordered.clone().map(|candidate| &candidate.cluster).collect());
-            let of = |candidate: &Candidate| {
-                let led = || pods.endpoints(&candidate.cluster);
-                of(candidate).or_else(|| DirectEndpoints::new(&candidate.cluster, led()))
-            };
-            ordered.filter_map(of).collect()
+            let ordered = place(&contenders, rules, now);
+            let serving = ordered.iter().map(|placed| &placed.candidate);
+            pods.serve(&serving.filter(|c| c.usable).map(|c| &c.cluster).collect());
+            usable(&ordered, &|exporter| match reached(exporter) {
+                endpoints if endpoints.is_empty() => pods.endpoints(exporter.cluster),
+                endpoints => endpoints,
+            })
         }
-        (ServiceType::ClusterSetIp, DnsMode::Endpoints) => usable(clusters),
+        (ServiceType::ClusterSetIp, DnsMode::Endpoints) => usable(clusters, &reached),
         (ServiceType::ClusterSetIp, DnsMode::Vip) => Vec::new(),
     }
 }
@@ -297,6 +304,7 @@ fn table(
         revision: 0,
         built: now,
         cluster: inputs.cluster.clone(),
+        locality: inputs.locality.clone(),
         services,
         vips,
         peers: peers.collect(),

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::DirectEndpoints;
 use crate::catalog::{EndpointPort, ExportedEndpoint, ExportedHost};
-use crate::model::{ClusterId, PodName, PortKey, PortNumber, Protocol};
+use crate::model::{ClusterId, Locality, PodName, PortKey, PortNumber, Protocol};
 
 /// The most pods of one import that are led to.
 pub const MAX_REMOTE_PODS: usize = 64;
@@ -166,8 +166,18 @@ impl fmt::Display for RemotePods {
 
 impl DirectEndpoints {
     /// `None` where there is no endpoint.
-    pub(super) fn new(cluster: &ClusterId, endpoints: Vec<ExportedEndpoint>) -> Option<Self> {
-        (!endpoints.is_empty()).then(|| Self { cluster: cluster.clone(), endpoints })
+    pub(super) fn new(
+        cluster: &ClusterId,
+        locality: &Locality,
+        tier: u16,
+        endpoints: Vec<ExportedEndpoint>,
+    ) -> Option<Self> {
+        (!endpoints.is_empty()).then(|| Self {
+            cluster: cluster.clone(),
+            locality: locality.clone(),
+            tier,
+            endpoints,
+        })
     }
 }
 

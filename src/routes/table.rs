@@ -8,13 +8,16 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::RemotePods;
+use super::order::distance;
 use super::steer::Steered;
 use crate::catalog::{
     DnsMode, ExportedEndpoint, LocalCatalog, LocalExport, Merged, Policy, ServiceType,
     SessionAffinity,
 };
 use crate::health::{PeerState, PeerView};
-use crate::model::{Callee, ClusterId, PortKey, PortNumber, PortSpec, Protocol, ServiceKey};
+use crate::model::{
+    Callee, ClusterId, Locality, PortKey, PortNumber, PortSpec, Protocol, ServiceKey,
+};
 
 /// Why a candidate stands where it stands (closed set, shown by `explain` and in the JSON).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -89,6 +92,11 @@ pub struct PortRoute {
 pub struct DirectEndpoints {
     /// The cluster.
     pub cluster: ClusterId,
+    /// Where it stands.
+    pub locality: Locality,
+    /// Clusters of one tier are ordered by nearness alone; an earlier tier (in better health, or
+    /// preferred by the policy) comes first wherever the client is.
+    pub tier: u16,
     /// Its ready endpoints, ascending by address.
     pub endpoints: Vec<ExportedEndpoint>,
 }
@@ -130,6 +138,19 @@ impl Route {
     pub fn port(&self, key: PortKey) -> Option<&PortRoute> {
         self.ports.iter().find(|port| port.spec.key() == key)
     }
+
+    /// The order of [`Route::direct`] for clients at another place, as indices: within a tier
+    /// the clusters of that zone come first, then those of that region, then the others, each in
+    /// the order that was measured from here.
+    #[must_use]
+    pub fn order_from(&self, place: &Locality) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.direct.len()).collect();
+        order.sort_by_key(|at| {
+            let direct = &self.direct[*at];
+            (direct.tier, distance(&direct.locality, place))
+        });
+        order
+    }
 }
 
 /// Which service or pod, and which port of it, a port of the gateway stands for.
@@ -141,12 +162,14 @@ pub type OpenPorts = BTreeSet<(Protocol, PortNumber)>;
 /// The one immutable truth that gateway, DNS and admin read.
 #[derive(Debug, Clone)]
 pub struct RouteTable {
-    /// Rises with every published change.
+    /// Rises with every published change, and over restarts: see [`RouteTable::first_revision`].
     pub revision: u64,
     /// When it was built.
     pub built: Instant,
     /// The own cluster.
     pub cluster: ClusterId,
+    /// Where it stands: for clients there the order is the measured one.
+    pub locality: Locality,
     /// By name.
     pub services: HashMap<ServiceKey, Arc<Route>>,
     /// Which service or pod owns a clusterset address.
@@ -177,7 +200,31 @@ pub struct PeerStatus {
     pub addresses: Vec<SocketAddr>,
 }
 
+/// Revisions are counted on from so many a second of wall time at the start: twice as many as are
+/// published.
+const REVISIONS_PER_SECOND: u64 = 20;
+
 impl RouteTable {
+    /// The first revision of a process that starts at this wall time (milliseconds since 1970).
+    /// As at most ten tables a second are published, it lies above every revision of the process
+    /// before, unless the wall clock was set back meanwhile; nothing is written down for it.
+    #[must_use]
+    pub fn first_revision(wall_ms: i64) -> u64 {
+        1 + u64::try_from(wall_ms).unwrap_or(0) / (1_000 / REVISIONS_PER_SECOND)
+    }
+
+    /// A route as clients at that place have it; `None` where that is as from here. Labels only
+    /// say what was not measured: at our own place the measured order stays.
+    #[must_use]
+    pub fn seen_from(&self, route: &Route, place: &Locality) -> Option<Route> {
+        let order = if *place == self.locality { Vec::new() } else { route.order_from(place) };
+        if order.is_sorted() {
+            return None;
+        }
+        let direct = order.into_iter().map(|at| route.direct[at].clone()).collect();
+        Some(Route { direct, ..route.clone() })
+    }
+
     /// The local export of that name, if this cluster exports it.
     #[must_use]
     pub fn local_export(&self, key: &ServiceKey) -> Option<&Arc<LocalExport>> {

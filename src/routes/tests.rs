@@ -127,7 +127,7 @@ impl World {
         self.peer_with(name, state, rtt, &[(80, 2)], Settings::default())
     }
 
-    fn peer_with(
+    pub(super) fn peer_with(
         mut self,
         name: &str,
         state: PeerState,
@@ -155,7 +155,7 @@ impl World {
         self
     }
 
-    fn at(mut self, name: &str, region: &str, zone: &str) -> Self {
+    pub(super) fn at(mut self, name: &str, region: &str, zone: &str) -> Self {
         let peer = self.inputs.peers.get_mut(&cluster(name)).unwrap();
         let mut catalog = PeerCatalog::clone(&peer.catalog);
         catalog.locality = Locality { region: region.into(), zone: zone.into() };
@@ -185,7 +185,7 @@ impl World {
 
 use PeerState::{Down, Draining, Suspect, Unknown, Up};
 
-fn settings(policy: Policy) -> Settings {
+pub(super) fn settings(policy: Policy) -> Settings {
     Settings { policy, ..Settings::default() }
 }
 

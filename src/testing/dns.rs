@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::opt::EdnsOption;
 use hickory_proto::rr::{Name, RData, RecordType};
 use tokio::net::UdpSocket;
 
@@ -17,10 +18,39 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 /// # Errors
 /// No reply in time, or one that cannot be read.
 pub async fn dns_exchange(server: SocketAddr, name: &str, of: RecordType) -> io::Result<Message> {
+    exchange(Ipv4Addr::LOCALHOST.into(), server, question(name, of)?).await
+}
+
+/// As [`dns_exchange`], with EDNS, from a client at that address who may tell an option.
+///
+/// # Errors
+/// As [`dns_exchange`], and an address that is not this machine's.
+pub async fn dns_exchange_from(
+    client: IpAddr,
+    server: SocketAddr,
+    name: &str,
+    of: RecordType,
+    option: Option<EdnsOption>,
+) -> io::Result<Message> {
+    let mut question = question(name, of)?;
+    let mut edns = Edns::new();
+    edns.set_max_payload(1232);
+    if let Some(option) = option {
+        edns.options_mut().insert(option);
+    }
+    question.edns = Some(edns);
+    exchange(client, server, question).await
+}
+
+fn question(name: &str, of: RecordType) -> io::Result<Message> {
     let mut question = Message::new(rand::random(), MessageType::Query, OpCode::Query);
     let name = Name::from_str(&format!("{name}.")).map_err(io::Error::other)?;
     question.add_query(Query::query(name, of));
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    Ok(question)
+}
+
+async fn exchange(client: IpAddr, server: SocketAddr, question: Message) -> io::Result<Message> {
+    let socket = UdpSocket::bind((client, 0)).await?;
     socket.connect(server).await?;
     socket.send(&question.to_vec().map_err(io::Error::other)?).await?;
     let mut buffer = vec![0; 4096];

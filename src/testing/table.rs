@@ -10,7 +10,7 @@ use crate::catalog::{
 };
 use crate::clock;
 use crate::health::PeerState;
-use crate::model::{ClusterId, HostLabel, PortSpec, ServiceKey};
+use crate::model::{ClusterId, HostLabel, Locality, PortSpec, ServiceKey};
 use crate::routes::{Candidate, DirectEndpoints, PortRoute, Reason, RemotePods, Route, RouteTable};
 
 /// Builds a [`RouteTable`]; names, ports and endpoints are given as text and must be well-formed.
@@ -25,6 +25,7 @@ impl Tables {
             revision: 1,
             built: clock::now(),
             cluster: ClusterId::parse(cluster).expect("a cluster's name"),
+            locality: Locality::default(),
             services: HashMap::new(),
             vips: BTreeMap::new(),
             ports: Arc::default(),
@@ -79,6 +80,22 @@ impl Tables {
         route.clusters =
             clusters.iter().map(|(name, _)| candidate(name, own.as_str() == *name)).collect();
         self.with(route)
+    }
+
+    /// Says where a cluster stands, in every import made before: `region`, or `region/zone`.
+    #[must_use]
+    pub fn stands(mut self, cluster: &str, place: &str) -> Self {
+        let place = locality(place);
+        if self.0.cluster.as_str() == cluster {
+            self.0.locality = place.clone();
+        }
+        for route in self.0.services.values_mut() {
+            let direct = Arc::make_mut(route).direct.iter_mut();
+            for direct in direct.filter(|direct| direct.cluster.as_str() == cluster) {
+                direct.locality = place.clone();
+            }
+        }
+        self
     }
 
     /// Puts in a route made elsewhere.
@@ -187,9 +204,16 @@ fn direct(route: &Route, clusters: &[(&str, &[&str])]) -> Vec<DirectEndpoints> {
             .collect();
         endpoints.sort_unstable();
         let cluster = ClusterId::parse(cluster).expect("a cluster's name");
-        direct.push(DirectEndpoints { cluster, endpoints });
+        direct.push(DirectEndpoints { cluster, locality: Locality::default(), tier: 0, endpoints });
     }
     direct
+}
+
+/// `region`, or `region/zone`.
+#[must_use]
+pub fn locality(text: &str) -> Locality {
+    let (region, zone) = text.split_once('/').unwrap_or((text, ""));
+    Locality { region: region.into(), zone: zone.into() }
 }
 
 fn ip(text: &str) -> IpAddr {

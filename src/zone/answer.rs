@@ -1,10 +1,11 @@
 //! Questions and answers as data, and the one function between them.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::name::{self, Denoted, Under};
 use super::records::{self, Node};
-use crate::model::{DnsName, ServiceKey};
+use crate::model::{DnsName, Locality, ServiceKey};
 use crate::routes::{Route, RouteTable};
 
 /// The version of the schema of names (KEP-1645 specification.md, section 1), answered as TXT at
@@ -128,12 +129,26 @@ impl Answer {
 /// exists while at least one service in it is imported.
 #[must_use]
 pub fn answer(table: &RouteTable, config: &ZoneConfig, question: &Question) -> Answer {
+    answer_at(table, config, question, None)
+}
+
+/// As [`answer`], for a client whose place is known: where the answer depends on which cluster is
+/// nearest, it is the one nearest to that place ([`RouteTable::seen_from`]). The names that exist
+/// and the clusterset addresses are the same everywhere.
+#[must_use]
+pub fn answer_at(
+    table: &RouteTable,
+    config: &ZoneConfig,
+    question: &Question,
+    place: Option<&Locality>,
+) -> Answer {
     let serial = serial(table);
     let denoted = name::denote(&question.labels, &config.zone);
     if denoted == Denoted::Outside {
         return Answer::empty(Outcome::Outside, serial);
     }
-    let Some(node) = node(table, config, denoted, question.qtype) else {
+    let routes = Routes { table, place };
+    let Some(node) = node(routes, config, denoted, question.qtype) else {
         return Answer::empty(Outcome::NoName, serial);
     };
     let records = node.records(question.qtype, config, serial);
@@ -158,7 +173,9 @@ pub fn addresses(table: &RouteTable, config: &ZoneConfig, key: &ServiceKey) -> V
     }
 }
 
-/// The SOA serial: the low half of the table's revision (serials wrap, RFC 1982).
+/// The SOA serial: the low half of the table's revision. It moves with every published table and,
+/// as serials compare (RFC 1982: it wraps after some seven years), never goes back, over a restart
+/// of the process neither (see [`RouteTable::first_revision`]).
 #[must_use]
 pub fn serial(table: &RouteTable) -> u32 {
     u32::try_from(table.revision & u64::from(u32::MAX)).unwrap_or(u32::MAX)
@@ -166,7 +183,7 @@ pub fn serial(table: &RouteTable) -> u32 {
 
 /// What stands at a name; `None` where nothing does.
 fn node(
-    table: &RouteTable,
+    routes: Routes<'_>,
     config: &ZoneConfig,
     denoted: Denoted<'_>,
     qtype: QueryType,
@@ -176,23 +193,35 @@ fn node(
         Denoted::Apex => Some(Node::Apex),
         Denoted::Version => Some(Node::Version),
         Denoted::Bare => Some(Node::Bare),
-        Denoted::Namespace(namespace) => table
+        Denoted::Namespace(namespace) => routes
+            .table
             .services
             .keys()
             .any(|key| key.namespace.as_str() == namespace)
             .then_some(Node::Bare),
-        Denoted::Service(under) => records::service(route(table, under)?, qtype, &config.zone),
+        Denoted::Service(under) => records::service(&*routes.get(under)?, qtype, &config.zone),
         Denoted::Protocol(under, protocol) => {
-            records::protocol(route(table, under)?, protocol, &config.zone)
+            records::protocol(&*routes.get(under)?, protocol, &config.zone)
         }
         Denoted::Port(under, protocol, port) => {
-            records::port(route(table, under)?, protocol, port, &config.zone)
+            records::port(&*routes.get(under)?, protocol, port, &config.zone)
         }
-        Denoted::Cluster(under, cluster) => records::cluster(route(table, under)?, cluster),
-        Denoted::Pod(under, cluster, host) => records::pod(route(table, under)?, cluster, host),
+        Denoted::Cluster(under, cluster) => records::cluster(&*routes.get(under)?, cluster),
+        Denoted::Pod(under, cluster, host) => records::pod(&*routes.get(under)?, cluster, host),
     }
 }
 
-fn route<'t>(table: &'t RouteTable, under: Under<'_>) -> Option<&'t Route> {
-    table.services.get(&under.key()?).map(AsRef::as_ref)
+/// The routes as one client has them.
+#[derive(Debug, Clone, Copy)]
+struct Routes<'t> {
+    table: &'t RouteTable,
+    place: Option<&'t Locality>,
+}
+
+impl<'t> Routes<'t> {
+    fn get(self, under: Under<'_>) -> Option<Cow<'t, Route>> {
+        let route = self.table.services.get(&under.key()?)?;
+        let seen = self.place.and_then(|place| self.table.seen_from(route, place));
+        Some(seen.map_or(Cow::Borrowed(route), Cow::Owned))
+    }
 }

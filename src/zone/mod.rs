@@ -1,8 +1,8 @@
 //! What a name answers: the name grammar and `answer(&RouteTable, &Question) -> Answer`.
 //!
 //! An answer is data; encoding is the `dns` edge's. Pure and synchronous. [`answer`] is the
-//! definition; [`service_names`] and [`zone_names`] list what it answers, name by name, for who
-//! compiles answers ahead of the questions.
+//! definition, and [`answer_at`] that for clients elsewhere; [`service_names`] and [`zone_names`]
+//! list what they answer, name by name, for who compiles answers ahead of the questions.
 //! Invariants: nothing outside the zone is answered (labels decide, not suffixes of text); a
 //! name that exists without the asked type is an empty answer with SOA, never NXDOMAIN; an
 //! answer that is `Found` holds at least one record; no two records of an answer are equal.
@@ -24,7 +24,7 @@ mod tests;
 
 pub use answer::{
     Answer, Outcome, QueryType, Question, Record, RecordData, SCHEMA_VERSION, ZoneConfig,
-    addresses, answer, serial,
+    addresses, answer, answer_at, serial,
 };
 pub use name::{NameError, parse_name, server_name};
 pub use names::{Name, RecordSet, service_names, zone_names};

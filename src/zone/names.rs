@@ -38,7 +38,8 @@ pub struct RecordSet {
     pub ordered: bool,
 }
 
-/// The names of a service. None where its own name would be longer than DNS allows, and for a
+/// The names of a service; those for clients elsewhere are those of the route as
+/// [`crate::routes::RouteTable::seen_from`] gives it. None where its own name would be longer than DNS allows, and for a
 /// headless service with nothing ready.
 #[must_use]
 pub fn service_names(route: &Route, config: &ZoneConfig) -> Vec<Name> {

@@ -49,6 +49,10 @@ fn each_key_is_live_or_needs_a_restart() {
         ("dns: { listen: 127.0.0.1:1 }", "dns.listen"),
         ("dns: { allow: 10.0.0.0/8 }", "dns.allow"),
         ("dns: { forwarders: 10.0.0.0/8 }", "dns.forwarders"),
+        (
+            "dns: { localities: { networks: 10.0.0.0/8, locality: { region: eu } } }",
+            "dns.localities",
+        ),
         ("dns: { tcp_per_source: 1 }", "dns.tcp_per_source"),
         ("dns: { tcp_total: 1 }", "dns.tcp_total"),
         ("dns: { tls_listen: 127.0.0.1:1 }", "dns.tls_listen"),

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
+use crate::model::Locality;
+use crate::testing::table::locality;
 use crate::zone::{self, Outcome, QueryType, Question, Record, RecordData, ZoneConfig};
 
 /// So many additional records are always given.
@@ -52,15 +54,46 @@ fn read(record: &rr::Record, asked: &str, question_owner: bool) -> Record {
     Record { owner, data }
 }
 
-/// Asks over TCP, where everything fits, with an id that rotates nothing.
+/// Clients, and where they stand: at two other places, in a region, here, and nobody knows.
+const CLIENTS: [(&str, &str); 5] = [
+    ("10.1.0.1", "us/us-2"),
+    ("10.1.2.1", "us/us-1"),
+    ("10.2.0.1", "us"),
+    ("10.3.0.1", "eu/eu-1"),
+    ("10.4.0.1", ""),
+];
+
+fn compile(table: &RouteTable, before: Option<&Answers>) -> Answers {
+    let networks = ["10.1.0.0/16", "10.1.2.0/24", "10.2.0.0/16", "10.3.0.0/16"];
+    let places = CLIENTS.iter().map(|(_, place)| locality(place));
+    let entries = networks.iter().map(|network| network.parse().unwrap()).zip(places);
+    Answers::compile_for(table, &zone(), &Localities::new(entries), before)
+}
+
+/// For every client.
 fn assert_same(table: &RouteTable, answers: &Answers, name: &str) {
+    for (source, place) in CLIENTS {
+        let place = locality(place);
+        let place = (!place.region.is_empty()).then_some(&place);
+        assert_same_from(source, place, table, answers, name);
+    }
+}
+
+/// Asks over TCP, where everything fits, with an id that rotates nothing.
+fn assert_same_from(
+    source: &str,
+    place: Option<&Locality>,
+    table: &RouteTable,
+    answers: &Answers,
+    name: &str,
+) {
     let config = ZoneConfig { zone: zone(), ttl_seconds: 5 };
     for (number, qtype) in TYPES {
         let labels = name.split('.').filter(|label| !label.is_empty());
         let labels = labels.map(|label| label.to_ascii_lowercase().into_bytes()).collect();
-        let wanted = zone::answer(table, &config, &Question { labels, qtype });
+        let wanted = zone::answer_at(table, &config, &Question { labels, qtype }, place);
         let wire = Wire::header(0, 0, [1, 0, 0, 0]).question(name, number, IN);
-        let (transport, source) = (Transport::Tcp, "10.0.0.1".parse().unwrap());
+        let (transport, source) = (Transport::Tcp, source.parse().unwrap());
         let received = Received { message: &wire.0, transport, source, now: clock::now() };
         let mut out = Vec::new();
         respond(received, &policy(), answers, None, &mut out).unwrap();
@@ -106,7 +139,7 @@ fn names(table: &RouteTable) -> Vec<String> {
 #[test]
 fn every_name_of_the_table_and_its_neighbours() {
     let table = table();
-    let answers = Answers::compile(&table, &zone(), None);
+    let answers = compile(&table, None);
     for name in names(&table).iter().filter(|name| !name.contains("more.data") || name.len() < 36) {
         assert_same(&table, &answers, name);
         assert_same(&table, &answers, &name.to_ascii_uppercase());
@@ -120,14 +153,14 @@ fn every_name_of_the_table_and_its_neighbours() {
 #[test]
 fn what_did_not_change_is_taken_over() {
     let before = table();
-    let first = Answers::compile(&before, &zone(), None);
+    let first = compile(&before, None);
     let mut after = before.clone();
     let web = crate::model::ServiceKey::parse("shop/web").unwrap();
     let mut route = crate::routes::Route::clone(&after.services[&web]);
     route.vips = vec!["127.64.0.99".parse().unwrap()];
     after.services.insert(web, std::sync::Arc::new(route));
     after.services.remove(&crate::model::ServiceKey::parse("shop/near").unwrap());
-    let second = Answers::compile(&after, &zone(), Some(&first));
+    let second = compile(&after, Some(&first));
     for name in names(&before) {
         if !name.contains("more.data") {
             assert_same(&after, &second, &name);
@@ -147,24 +180,49 @@ fn any_table() -> impl Strategy<Value = RouteTable> {
         proptest::collection::btree_set(pod(), 0..4),
         0..4u8,
     );
-    proptest::collection::vec(service, 0..5).prop_map(|services| {
-        let mut tables = Tables::new("paris").revision(42);
-        for ((namespace, name), ports, pods, kind) in services {
-            let key = format!("{namespace}/{name}");
-            let (ports, pods): (Vec<_>, Vec<_>) =
-                (ports.into_iter().collect(), pods.into_iter().collect());
-            let places = [("paris", pods.as_slice()), ("oregon", &pods[..pods.len() / 2])];
-            tables = match kind {
-                0 => tables.vip(&key, &["127.64.0.1"], &ports, &["paris"]),
-                1 => tables.vip(&key, &["127.64.0.1", "fd00::1"], &ports, &[]),
-                2 => {
-                    tables.vip(&key, &["127.64.0.2"], &ports, &["oregon"]).endpoints(&key, &places)
+    let tiers = proptest::collection::vec(0..2u16, 3);
+    let stands = proptest::sample::subsequence(vec!["paris", "oregon", "tokyo"], 0..=3);
+    (proptest::collection::vec(service, 0..5), tiers, stands).prop_map(
+        |(services, tiers, stands)| {
+            let mut tables = Tables::new("paris").revision(42);
+            for ((namespace, name), ports, pods, kind) in services {
+                let key = format!("{namespace}/{name}");
+                let (ports, pods): (Vec<_>, Vec<_>) =
+                    (ports.into_iter().collect(), pods.into_iter().collect());
+                let places = [
+                    ("paris", pods.as_slice()),
+                    ("oregon", &pods[..pods.len() / 2]),
+                    ("tokyo", &pods[pods.len() / 2..]),
+                ];
+                tables = match kind {
+                    0 => tables.vip(&key, &["127.64.0.1"], &ports, &["paris"]),
+                    1 => tables.vip(&key, &["127.64.0.1", "fd00::1"], &ports, &[]),
+                    2 => tables
+                        .vip(&key, &["127.64.0.2"], &ports, &["oregon"])
+                        .endpoints(&key, &places),
+                    _ => tables.headless(&key, &ports, &places),
+                };
+            }
+            for cluster in stands {
+                let place = match cluster {
+                    "paris" => "eu/eu-1",
+                    "oregon" => "us/us-1",
+                    _ => "us/us-2",
+                };
+                tables = tables.stands(cluster, place);
+            }
+            let mut table = tables.build();
+            for route in table.services.values_mut() {
+                let mut so_far = 0;
+                let direct = std::sync::Arc::make_mut(route).direct.iter_mut();
+                for (direct, tier) in direct.zip(&tiers) {
+                    so_far += tier;
+                    direct.tier = so_far;
                 }
-                _ => tables.headless(&key, &ports, &places),
-            };
-        }
-        tables.build()
-    })
+            }
+            table
+        },
+    )
 }
 
 proptest! {
@@ -178,7 +236,7 @@ proptest! {
                         "oregon", "10-1-0-6", "fd00--6", "dns-version", "_", "xclusterset"]), 0..7), 12),
         outside in any::<bool>(),
     ) {
-        let answers = Answers::compile(&table, &zone(), None);
+        let answers = compile(&table, None);
         for labels in &asked {
             let mut name = labels.join(".");
             if !outside {

@@ -2,8 +2,11 @@
 
 mod compiled;
 mod connection;
+mod places;
 mod property;
+mod rows;
 mod sockets;
+mod stale;
 mod tls;
 mod wire;
 
@@ -175,6 +178,22 @@ fn udp(wire: &Wire) -> (Vec<u8>, Message) {
     let octets = answer_over(Transport::Udp, &wire.0).expect("an answer");
     let message = Message::from_vec(&octets).expect("a well-formed answer");
     (octets, message)
+}
+
+/// Code and data of every option of an answer's OPT record, which is its last record.
+fn options(octets: &[u8]) -> Vec<(u16, Vec<u8>)> {
+    let head = [0, 0, 41, 0x04, 0xD0];
+    let at = octets.windows(head.len()).rposition(|window| window == head).expect("an OPT");
+    let number = |at: usize| u16::from_be_bytes([octets[at], octets[at + 1]]);
+    let mut options = Vec::new();
+    let mut next = at + 11;
+    assert_eq!(octets.len() - next, usize::from(number(at + 9)), "the OPT is last");
+    while next < octets.len() {
+        let end = next + 4 + usize::from(number(next + 2));
+        options.push((number(next), octets[next + 4..end].to_vec()));
+        next = end;
+    }
+    options
 }
 
 fn tcp(wire: &Wire) -> Message {

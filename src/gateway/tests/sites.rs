@@ -119,6 +119,7 @@ impl Site {
             revision: 0,
             built: clock::now(),
             cluster: name.clone(),
+            locality: crate::model::Locality::default(),
             services: std::collections::HashMap::new(),
             vips: BTreeMap::new(),
             drains: Arc::default(),

@@ -122,7 +122,7 @@ impl Rig {
     }
 
     fn failed(&self, with: &str) -> bool {
-        let failed = |update: &SourceUpdate| matches!(update, SourceUpdate::Failed { error } if error.contains(with));
+        let failed = |update: &SourceUpdate| matches!(update, SourceUpdate::Failed { error, .. } if error.contains(with));
         self.log.iter().rev().take(1).any(failed)
     }
 

@@ -132,14 +132,39 @@ fn a_store_that_was_set_back_is_believed_and_counted() {
 fn what_a_refused_object_was_stays_until_it_goes() {
     let mut state = synced(10, &[service("web", 9, 80)]);
     state.hear(put(Resource::Service, &service("web", 11, 70_000)));
-    let Some(SourceUpdate::Failed { error }) = state.update(true) else { panic!("told") };
+    let Some(SourceUpdate::Failed { error, away }) = state.update(true) else { panic!("told") };
     assert!(error.contains("Service shop/web: ports"), "{error}");
+    assert!(!away, "the API server answers");
     assert_eq!(state.view(McsVersion::V1beta1).refused.len(), 1);
     state.hear(listed(Resource::Service, 12, &[service("web", 11, 70_000)]));
     assert_eq!(told(&mut state), [], "still there");
     state.hear(gone(Resource::Service, "web", 13));
     assert_eq!(told(&mut state), [("shop/web".into(), None)]);
     assert_eq!(state.update(true), Some(SourceUpdate::Recovered));
+}
+
+/// What is known grows old while the API server does not answer for what is exported.
+#[test]
+fn away_is_what_is_not_answered_for() {
+    let mut state = synced(10, &[service("web", 9, 80)]);
+    let away = |state: &mut State| match state.update(true) {
+        Some(SourceUpdate::Failed { away, .. }) => Some(away),
+        Some(SourceUpdate::Recovered) => None,
+        other => panic!("{other:?}"),
+    };
+    let down = |resource| Heard::Down { resource, what: "no answer".to_owned() };
+    state.hear(down(Resource::Peer));
+    assert_eq!(away(&mut state), Some(false));
+    state.hear(down(Resource::Service));
+    state.hear(down(Resource::Export));
+    assert_eq!(away(&mut state), Some(true));
+    state.hear(Heard::Up { resource: Resource::Service });
+    assert_eq!(away(&mut state), Some(true));
+    state.hear(Heard::Absent { resource: Resource::Export });
+    assert_eq!(away(&mut state), Some(false), "it answers that there is none");
+    state.hear(Heard::Up { resource: Resource::Export });
+    state.hear(Heard::Up { resource: Resource::Peer });
+    assert_eq!(away(&mut state), None);
 }
 
 #[test]
