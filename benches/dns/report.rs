@@ -86,6 +86,11 @@ impl Report {
         }
     }
 
+    /// Names the version of a program that need not be there.
+    pub(crate) fn name_version(&mut self, program: &Path, flag: &str) {
+        self.machine.push(version(program, flag));
+    }
+
     pub(crate) fn add(&mut self, measured: &Measured) {
         self.repeated.insert(measured.case.name, measured.repeated);
         let all = Candidate::ALL.into_iter().chain([Candidate::Swapped]);
@@ -242,16 +247,18 @@ fn machine(options: &Options) -> Vec<String> {
     let cpu = cpuinfo.lines().find_map(named).unwrap_or_else(|| "unknown CPU".to_owned());
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let version = |program: &Path, flag| {
-        let said = Command::new(program).arg(flag).output().ok();
-        let text = said.map(|said| [said.stdout, said.stderr].concat()).unwrap_or_default();
-        String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
-    };
     let versions = [
         version(&options.portolan, "--version"),
         version(&program("knotd"), "--version"),
         version(&program("nsd"), "-v"),
-        version(&program("unbound"), "-V"),
+        format!("Unbound {}", version(&program("unbound"), "-V")),
     ];
     vec![format!("{cpu}, {cores} cores, Linux {}", kernel.trim()), versions.join("; ")]
+}
+
+/// The first line that a program says of itself.
+fn version(program: &Path, flag: &str) -> String {
+    let said = Command::new(program).arg(flag).output().ok();
+    let text = said.map(|said| [said.stdout, said.stderr].concat()).unwrap_or_default();
+    String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
 }

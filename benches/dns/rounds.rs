@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use tempfile::TempDir;
@@ -47,6 +48,11 @@ pub(crate) fn run(options: &Options) -> io::Result<ExitCode> {
     if !compared.is_empty() {
         let (servers, skipped) = servers::start_all(dir.path(), options)?;
         report.skipped = skipped;
+        if let Some(coredns) = servers.iter().find(|server| server.candidate == Candidate::Coredns)
+        {
+            let program = format!("/proc/{}/exe", coredns.running.pid());
+            report.name_version(Path::new(&program), "-version");
+        }
         for case in compared {
             report.add(&measure(case, &servers, options)?);
         }
