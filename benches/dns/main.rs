@@ -9,6 +9,8 @@
 mod agent;
 mod cases;
 mod client;
+#[path = "../common.rs"]
+mod common;
 mod coredns;
 mod memory;
 mod options;

@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use serde::Serialize;
 
 use crate::cases::{Bound, Limit};
+use crate::common::{cores, kernel, median, processor, short, version};
 use crate::memory::Weight;
 use crate::options::Options;
 use crate::others::program;
-use crate::rounds::{Measured, median, values};
+use crate::rounds::{Measured, values};
 use crate::servers::{Candidate, Skipped};
 
 /// The figures in the table, with their headings; lost queries are summed.
@@ -228,37 +227,14 @@ impl Weight {
     }
 }
 
-/// Three significant digits, more or less.
-fn short(value: f64) -> String {
-    match value.abs() {
-        size if size.is_nan() => "-".to_owned(),
-        size if size >= 100.0 || size == 0.0 => format!("{value:.0}"),
-        size if size >= 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
-    }
-}
-
 /// The machine and the versions.
 fn machine(options: &Options) -> Vec<String> {
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let named = |line: &str| {
-        line.strip_prefix("model name")?.split_once(':').map(|p| p.1.trim().to_owned())
-    };
-    let cpu = cpuinfo.lines().find_map(named).unwrap_or_else(|| "unknown CPU".to_owned());
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let versions = [
         version(&options.portolan, "--version"),
         version(&program("knotd"), "--version"),
         version(&program("nsd"), "-v"),
         format!("Unbound {}", version(&program("unbound"), "-V")),
     ];
-    vec![format!("{cpu}, {cores} cores, Linux {}", kernel.trim()), versions.join("; ")]
-}
-
-/// The first line that a program says of itself.
-fn version(program: &Path, flag: &str) -> String {
-    let said = Command::new(program).arg(flag).output().ok();
-    let text = said.map(|said| [said.stdout, said.stderr].concat()).unwrap_or_default();
-    String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
+    let machine = format!("{}, {} cores, Linux {}", processor(), cores(), kernel());
+    vec![machine, versions.join("; ")]
 }

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use tempfile::TempDir;
 
 use crate::cases::{CASES, Case, Traffic};
+use crate::common::median;
 use crate::options::{Group, Options, Output};
 use crate::process::{on_cpu, output};
 use crate::report::Report;
@@ -162,16 +163,4 @@ fn disturbed(case: &Case, rounds: &[Round]) -> Option<usize> {
 /// A server's figure in each round.
 pub(crate) fn values(rounds: &[Round], of: Candidate, figure: &str) -> Vec<f64> {
     rounds.iter().filter_map(|round| round.get(&of)?.get(figure)).copied().collect()
-}
-
-/// The middle value, or the mean of the two in the middle.
-pub(crate) fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let half = sorted.len() / 2;
-    match sorted.len() {
-        0 => f64::NAN,
-        count if count % 2 == 1 => sorted[half],
-        _ => f64::midpoint(sorted[half - 1], sorted[half]),
-    }
 }

@@ -7,6 +7,8 @@
 
 mod backend;
 mod cases;
+#[path = "../common.rs"]
+mod common;
 mod entry;
 mod load;
 mod options;
