@@ -1,8 +1,16 @@
 //! What the programs that compare in rounds have in common.
 
 use std::fs;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::Command;
+
+/// A line on standard output.
+pub(crate) fn say(line: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
 
 /// The middle value, or the mean of the two in the middle.
 pub(crate) fn median(values: &[f64]) -> f64 {

@@ -31,6 +31,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use crate::common::say;
 use crate::options::{Cli, Part};
 
 fn main() -> ExitCode {
@@ -55,13 +56,6 @@ fn run(cli: Cli) -> io::Result<ExitCode> {
         Some(Part::Answers { names }) => memory::answers(names)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A line on standard output.
-pub(crate) fn say(line: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{line}")?;
-    out.flush()
 }
 
 /// What goes on, for whoever watches.
