@@ -7,6 +7,8 @@
 
 mod backend;
 mod cases;
+#[path = "../common.rs"]
+mod common;
 mod entry;
 mod line;
 mod load;
@@ -25,6 +27,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::common::say;
 use crate::options::{Cli, Part};
 
 fn main() -> ExitCode {
@@ -61,11 +64,4 @@ fn raise_descriptors() -> io::Result<()> {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
     Ok(())
-}
-
-/// A line on standard output.
-pub(crate) fn say(line: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{line}")?;
-    out.flush()
 }

@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
-use std::process::Command;
 
 use serde::Serialize;
 
 use crate::cases::{Bound, Case, Figure};
+use crate::common::{cores, kernel, median, processor, short, version};
 use crate::options::Options;
 use crate::pair::Candidate;
-use crate::rounds::{Round, median};
+use crate::rounds::Round;
 
 /// All rounds of one case.
 #[derive(Debug)]
@@ -194,34 +193,12 @@ impl Verdict {
     }
 }
 
-/// Three significant digits, more or less.
-fn short(value: f64) -> String {
-    match value.abs() {
-        size if size >= 100.0 => format!("{value:.0}"),
-        size if size >= 10.0 => format!("{value:.1}"),
-        size if size >= 1.0 => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
-    }
-}
-
 impl Machine {
     fn here(options: &Options) -> Self {
-        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let named = |line: &str| {
-            line.strip_prefix("model name")?.split_once(':').map(|p| p.1.trim().to_owned())
-        };
-        let version = |program: &std::path::Path, flag| {
-            let said = Command::new(program).arg(flag).output().ok();
-            let text = said.map(|said| String::from_utf8_lossy(&said.stdout).into_owned());
-            text.and_then(|text| text.lines().next().map(str::to_owned)).unwrap_or_default()
-        };
         Self {
-            cpu: cpuinfo.lines().find_map(named).unwrap_or_else(|| "unknown CPU".to_owned()),
-            cores: std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
-            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
-                .unwrap_or_default()
-                .trim()
-                .to_owned(),
+            cpu: processor(),
+            cores: cores(),
+            kernel: kernel(),
             portolan: version(&options.portolan, "--version"),
             haproxy: version(&options.haproxy, "-v"),
         }

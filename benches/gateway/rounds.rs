@@ -14,6 +14,7 @@ use rustix::process::{Resource, getrlimit};
 use tempfile::TempDir;
 
 use crate::cases::{CASES, Case, FAR_CASES};
+use crate::common::median;
 use crate::load::Figures;
 use crate::options::{Group, Kind, Options, Output};
 use crate::pair::{Candidate, Pair};
@@ -181,16 +182,4 @@ fn disturbed(case: &Case, rounds: &[Round]) -> Option<usize> {
             values.iter().position(|value| *value > DISTURBED * median)
         },
     )
-}
-
-/// The middle value, or the mean of the two in the middle.
-pub(crate) fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let half = sorted.len() / 2;
-    match sorted.len() {
-        0 => f64::NAN,
-        count if count % 2 == 1 => sorted[half],
-        _ => f64::midpoint(sorted[half - 1], sorted[half]),
-    }
 }

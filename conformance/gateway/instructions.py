@@ -9,9 +9,7 @@ import contextlib
 import json
 import os
 import pathlib
-import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +17,10 @@ import tempfile
 import threading
 import time
 import urllib.request
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from callgrind import PATIENCE, Callgrind, Failed  # noqa: E402
 
 # Both gateways together; a quarter above what was counted on a busy machine when they were set.
 CEILINGS = {"connection": 300_000, "megabyte": 11_000_000}
@@ -29,15 +31,10 @@ PACE = 0.01
 MEGABYTES = 40
 WINDOWS = 5
 WARM_UP = 300
-PATIENCE = 180
 BLOCK = f"127.{60 + os.getpid() % 60}.{os.getpid() // 60 % 200}"
 HOSTS = {"near": f"{BLOCK}.1", "far": f"{BLOCK}.2"}
 VIPS = {"near": f"{BLOCK}.64/27", "far": f"{BLOCK}.96/27"}
 SERVICES = {"echo": 7002, "sink": 7001}
-
-
-class Failed(Exception):
-    """It could not be measured."""
 
 
 def serve(port, talk):
@@ -91,11 +88,11 @@ endpoints: [ {{ addresses: ["{HOSTS['far']}"] }} ]
     return text
 
 
-class Agent:
+class Agent(Callgrind):
     """One agent under callgrind."""
 
     def __init__(self, folder, binary, name, other):
-        self.folder, self.name, self.dumps = folder, name, 0
+        self.name = name
         (folder / name).mkdir()
         if name == "far":
             (folder / name / "services.yaml").write_text(exports())
@@ -107,14 +104,9 @@ class Agent:
             f"gateway: {{ listen: '{host}:8443' }}\ndns: {{ listen: '{host}:5353' }}\n"
             f"admin: {{ listen: '{host}:9900' }}\ntrust: {{ dir: ./trust/{name} }}\n"
             f"peers: [{{ cluster: {other}, addresses: '{HOSTS[other]}:8443' }}]\n")
-        # Beside the configuration's folder, which is watched.
-        self.out = folder.parent / f"{name}.callgrind"
-        self.log = folder.parent / f"{name}.log"
-        with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(
-                ["valgrind", "--tool=callgrind", f"--callgrind-out-file={self.out}",
-                 "--fair-sched=yes", binary, "run", "--config", str(config)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        # The counts lie beside the configuration's folder, which is watched.
+        super().__init__([binary, "run", "--config", str(config)],
+                         folder.parent / f"{name}.callgrind", folder.parent / f"{name}.log")
 
     def explain(self, service):
         url = f"http://{HOSTS[self.name]}:9900/state"
@@ -122,36 +114,13 @@ class Agent:
             state = json.load(answer)
         return next((s for s in state["services"] if s["name"] == service), None)
 
-    def counted(self):
-        """Instructions since this was last asked."""
-        self.dumps += 1
-        done = subprocess.run(
-            ["callgrind_control", "--dump", str(self.process.pid)],
-            capture_output=True, text=True, timeout=PATIENCE)
-        if done.returncode != 0:
-            raise Failed(f"callgrind_control: {done.stderr.strip() or done.stdout.strip()}")
-        path = pathlib.Path(f"{self.out}.{self.dumps}")
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            # One file per dump; its total stands last.
-            if path.exists():
-                total = re.search(r"^(?:totals|summary): (\d+)", path.read_text(), re.M)
-                if total:
-                    return int(total[1])
-            time.sleep(0.1)
-        raise Failed(f"{self.name}: no counts at {path}")
-
-    def end(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
 
 def entry(agent, service):
     """Where clients call a service, once that leads to the other cluster."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if agent.process.poll() is not None:
-            raise Failed(f"{agent.name} ended: {agent.log.read_text(errors='replace')[-2000:]}")
+            raise Failed(f"{agent.name} ended: {agent.said()}")
         with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
             found = agent.explain(service)
             if found and found["candidates"][0]["usable"]:
@@ -159,7 +128,7 @@ def entry(agent, service):
                 socket.create_connection(at, timeout=20).close()
                 return at
         time.sleep(0.5)
-    raise Failed(f"{service} is not served: {agent.log.read_text(errors='replace')[-2000:]}")
+    raise Failed(f"{service} is not served: {agent.said()}")
 
 
 def connect(at, times):
