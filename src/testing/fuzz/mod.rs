@@ -5,9 +5,10 @@
 //! read can be written and is read again as the same; what is refused was over a cap or out of
 //! place; two sound ends never find each other out of place. Not here: sockets.
 
+mod annotations;
+mod dns;
 mod frames;
 mod messages;
-mod names;
 mod seeds;
 #[cfg(test)]
 mod tests;
@@ -30,8 +31,8 @@ pub const TARGETS: [Target; 7] = [
     Target { name: "control", run: messages::control },
     Target { name: "records", run: messages::records },
     Target { name: "sibling", run: messages::sibling },
-    Target { name: "dns", run: names::datagram },
-    Target { name: "annotations", run: names::annotations },
+    Target { name: "dns", run: dns::datagram },
+    Target { name: "annotations", run: annotations::lines },
 ];
 
 /// Runs one target.
