@@ -1,6 +1,7 @@
 //! The rules on the wire, on raw octets: `wire` without sockets, `sockets` over loopback.
 
 mod compiled;
+mod faults;
 mod property;
 mod sockets;
 mod wire;

@@ -25,13 +25,14 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     Target { name: "frames", run: frames::from_peer },
     Target { name: "crossing", run: frames::crossing },
     Target { name: "control", run: messages::control },
     Target { name: "records", run: messages::records },
     Target { name: "sibling", run: messages::sibling },
     Target { name: "dns", run: dns::datagram },
+    Target { name: "question", run: dns::question },
     Target { name: "annotations", run: annotations::lines },
 ];
 
