@@ -278,15 +278,15 @@ pub struct TrustShowArgs {
 pub enum ZoneCommand {
     /// Print the whole zone as a master file (RFC 1035), as the agent serves it now
     ///
-    /// All names with their records, in an order that does not change: two dumps can be compared
-    /// with diff, and any DNS server can serve one. The zone's name server has no address, so
-    /// checkers that demand one complain of that.
+    /// All names with their records, in an order that does not change, so that two dumps can be
+    /// compared with diff; another DNS server can serve one. The zone's name server, ns.dns, has
+    /// no address: where a server or a checker demands one, add it.
     #[command(after_help = "\
 Examples:
-  portolan zone dump
-  portolan zone dump --config paris.yaml > clusterset.zone
-  kzonecheck -o clusterset.local clusterset.zone         or: nsd-checkzone clusterset.local FILE
-  portolan zone dump -o json | jq -r '.records[] | select(.type == \"A\") | .name'")]
+  portolan zone dump --config paris.yaml > zone && nsd-checkzone clusterset.local zone
+  diff <(portolan zone dump --admin 127.0.1.1:9900) <(portolan zone dump --admin 127.0.2.1:9900)
+  portolan zone dump -o json | jq -r '.records[] | select(.type == \"A\") | .name'
+  echo 'ns.dns.clusterset.local. 5 IN A 10.96.0.53' >> zone    for kzonecheck, named-checkzone")]
     Dump(ZoneDumpArgs),
 }
 

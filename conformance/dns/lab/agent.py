@@ -112,6 +112,11 @@ class Agent:
     def dump(self, output="zone"):
         return tool(self.binary, "zone", "dump", "--admin", self.admin, "-o", output)
 
+    def panics(self):
+        with urllib.request.urlopen(f"http://{self.admin}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("portolan_panics_total"))
+
     def signal(self, number):
         self.process.send_signal(number)
 

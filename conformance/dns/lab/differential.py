@@ -133,14 +133,13 @@ def chunk(judge, queries, addresses):
 
 
 def worker(judge, arguments, number, workers, addresses, results):
-    """Every `workers`th chunk."""
-    draw = Draw(arguments.seed, ZONE, judge.names, judge.wide, TCP_SHARE)
+    """Every `workers`th chunk; each has a seed of its own, so that it matters not who asks it."""
     found = Found()
     try:
-        for at, begin in enumerate(range(0, arguments.count, CHUNK)):
+        for begin in range(number * CHUNK, arguments.count, workers * CHUNK):
+            draw = Draw(f"{arguments.seed} {begin}", ZONE, judge.names, judge.wide, TCP_SHARE)
             queries = [draw.one(number) for number in range(min(CHUNK, arguments.count - begin))]
-            if at % workers == number:
-                found.add(chunk(judge, queries, addresses))
+            found.add(chunk(judge, queries, addresses))
         results.put(found)
     except BaseException as error:
         results.put(f"{type(error).__name__}: {error}")
@@ -196,6 +195,8 @@ def perform(arguments, home):
             running[-1].start()
         begun = time.monotonic()
         found = ask_all(judge, arguments, [server.dns for server in running])
+        if panics := agent.panics():
+            found.fault(f"{panics} panics of the agent", agent.log.read_text(errors="replace")[-2000:])
         for server in running:
             if server.process.poll() is not None:
                 raise Failed(f"{type(server).__name__} ended while it was asked")

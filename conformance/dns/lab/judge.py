@@ -7,7 +7,7 @@ answers of whom it holds, for what part of it, and why; a difference that no rul
 import dataclasses
 import typing
 
-from wire import AA, AD, CD, OPCODE, QR, RA, RCODES, RD, TC, TYPES
+from wire import AA, AD, CD, OPCODE, QR, RA, RD, TC, TYPES
 
 FLAGS = {"QR": QR, "AA": AA, "TC": TC, "RD": RD, "RA": RA, "Z": 0x40, "AD": AD, "CD": CD, "opcode": OPCODE}
 BROKEN_FORMS = {"cut", "trailing", "no question", "two questions", "counts", "pointer", "label", "long"}
@@ -99,7 +99,9 @@ def without(options, codes):
     return kept
 
 
-EVERYTHING = "rcode,AA,RD,AD,CD,TC,opcode,Z,RA,question,answer,authority,additional,OPT,payload,version,EDNS flags,options"
+# Of an answer that has come.
+EVERYTHING = ("rcode,AA,RD,AD,CD,TC,opcode,Z,RA,question,answer,authority,additional,OPT,payload,version,EDNS flags,"
+              "options")
 
 def _odd(case):
     """Bits of an answer in a question: TC, AA, RA, Z, or a code."""
@@ -148,7 +150,7 @@ RULES = (
          lambda case: case.both(NOERROR) and case.ours.answer and not case.ours.authority
          and all(record[1] == TYPES["NS"] for record in case.theirs.authority), ("nsd",)),
     rule("addresses beside SRV", "additional",
-         "the target's addresses are a courtesy (RFC 2782): once each here, as many as fit; what is there is of the zone",
+         "the target's addresses are a courtesy (RFC 2782): once each here, as many as fit; each is one of the zone",
          lambda case: case.both(NOERROR) and {record[1] for record in case.ours.answer} <= {TYPES["SRV"]}
          and set(case.ours.additional) <= case.addresses()),
     rule("extended error", "options",
@@ -166,7 +168,8 @@ RULES = (
          and (not case.theirs.answer or _part_of(case))),
     rule("CHAOS", "rcode,AA,question,answer,options",
          "nothing is told of the server itself: class CH is REFUSED here, whatever is asked",
-         lambda case: case.query.qclass == 3 and case.ours.rcode == REFUSED and case.theirs.rcode in (NOERROR, NXDOMAIN)),
+         lambda case: case.query.qclass == 3 and case.ours.rcode == REFUSED
+         and case.theirs.rcode in (NOERROR, NXDOMAIN)),
     rule("odd flags copied", "AA,TC,RA,Z",
          "NSD's errors have flags of the question that mean nothing there",
          lambda case: _odd(case) and case.ours.rcode in (NOTIMP, BADVERS), ("nsd",)),
@@ -185,7 +188,8 @@ RULES = (
          lambda case: _odd(case) and (case.theirs is None or case.theirs.rcode == FORMERR), ("nsd",)),
     rule("records in a question", EVERYTHING + ",silence",
          "records beside the question are skipped; they drop or refuse some of those",
-         lambda case: case.query.form == "records" and (case.theirs is None or case.theirs.rcode in (FORMERR, NOTAUTH))),
+         lambda case: case.query.form == "records"
+         and (case.theirs is None or case.theirs.rcode in (FORMERR, NOTAUTH))),
     rule("ANY: one set", "answer,authority,additional,TC",
          "type ANY gets one set of records (RFC 8482), over UDP in at most four times the question's octets; it is "
          "not always Knot's one",

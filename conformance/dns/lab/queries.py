@@ -33,8 +33,8 @@ class Query:
     def shown(self):
         name = b".".join(self.labels).decode("latin1").encode("unicode_escape").decode()
         kind = wire.SHOWN_TYPES.get(self.qtype, self.qtype)
-        return (f"{name}. {kind} class {self.qclass} opcode {self.opcode} flags {self.flags:03x}, {self.form}, EDNS {self.edns}, "
-                f"{'TCP' if self.tcp else 'UDP'}")
+        return (f"{name}. {kind} class {self.qclass} opcode {self.opcode} flags {self.flags:03x}, {self.form}, "
+                f"EDNS {self.edns}, {'TCP' if self.tcp else 'UDP'}")
 
 
 class Draw:
@@ -161,7 +161,8 @@ class Draw:
         elif form == "long":
             question = (b"\x3f" + b"a" * 63) * 4 + question
         elif form == "records":
-            extra = draw.choice((wire.record(b"\xc0\x0c", 1, 1, 5, b"\x0a\0\0\1"), wire.record(b"\3key\0", 16, 1, 0, b"\1x"),
+            extra = draw.choice((wire.record(b"\xc0\x0c", 1, 1, 5, b"\x0a\0\0\1"),
+                                 wire.record(b"\3key\0", 16, 1, 0, b"\1x"),
                                  wire.record(b"\xc0\x0c", 6, 1, 5, b"\0\0" + bytes(20))))
             at = draw.randint(1, 3)
             counts[at] += 1
