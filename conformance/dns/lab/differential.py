@@ -16,7 +16,7 @@ import exchange
 import registry
 import servers
 from agent import Agent, Failed
-from judge import RULES, Case, differences
+from judge import RULES, Case, differences, heard
 from queries import Draw
 from wire import RCODES, TYPES, Malformed, Message
 
@@ -77,7 +77,14 @@ class Judge:
     def one(self, query, answers, found):
         found.asked["TCP" if query.tcp else "UDP"] += 1
         ours, *others = answers
-        if ours is not None and ours.question and not query.octets[12:].startswith(ours.question):
+        if ours is None:
+            if query.form != "silent":
+                found.fault("ours is silent", query.shown(), query.octets.hex())
+            return
+        if query.form == "silent":
+            found.fault("answered, and must not be", query.shown(), query.octets.hex())
+            return
+        if ours.question and not query.octets[12:].startswith(ours.question):
             found.fault("not the question that came", query.shown(), f"ours {ours.shown()}")
         for server, theirs in zip(SERVERS, others):
             parts = differences(ours, theirs)
@@ -91,10 +98,10 @@ class Judge:
                     found.allowed[rule.name, server] += 1
                     left = [part for part in left if part not in rule.parts]
             if left:
-                codes = [RCODES.get(one.rcode, one.rcode) if one else "silent" for one in (ours, theirs)]
+                codes = [RCODES.get(one.rcode, one.rcode) if one else "silence" for one in (ours, theirs)]
                 found.fault(f"{server}: {', '.join(left)} of {query.form}, EDNS {query.edns}: ours {codes[0]}, "
                             f"theirs {codes[1]}",
-                            query.shown(), f"ours {ours.shown() if ours else 'silent'}",
+                            query.shown(), f"ours {ours.shown()}",
                             f"{server:<4} {theirs.shown() if theirs else 'silent'}", query.octets.hex())
 
 
@@ -106,6 +113,15 @@ def read(octets, who, query, found):
     except Malformed as error:
         found.fault(f"{who} sent what cannot be read", query.shown(), str(error), octets.hex())
         return None
+
+
+def ask_again(queries, who, address, known):
+    """Where silence would be a fault: ours never may be silent, the others not about what is sound."""
+    for tcp, how in ((False, lambda left: exchange.over_udp([address], left, patient=True)[0]),
+                     (True, lambda left: exchange.over_tcp(address, left, patient=True))):
+        known.update(how({number: query.octets for number, query in enumerate(queries)
+                          if number not in known and query.tcp == tcp and query.form != "silent"
+                          and (who == 0 or heard(query))}))
 
 
 def chunk(judge, queries, addresses):
@@ -120,13 +136,11 @@ def chunk(judge, queries, addresses):
     ask(False, False, lambda messages: exchange.over_udp(addresses, messages))
     ask(False, True, lambda messages: exchange.over_udp(addresses, messages, times=1))
     ask(True, False, lambda messages: [exchange.over_tcp(address, messages) for address in addresses])
+    for who, (address, known) in enumerate(zip(addresses, answers)):
+        ask_again(queries, who, address, known)
     for number, query in enumerate(queries):
         got = [known.get(number) for known in answers]
         judge.one(query, [read(octets, who, query, found) for octets, who in zip(got, ("ours", *SERVERS))], found)
-    # Too short for an id, it would be known by what was no other's.
-    for number, query in enumerate(queries):
-        if query.form == "silent" and number in answers[0]:
-            found.fault("answered, and must not be", query.shown(), query.octets.hex())
     if answers[0].keys() - set(range(len(queries))):
         found.fault("answers to what nobody asked")
     return found

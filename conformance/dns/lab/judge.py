@@ -42,6 +42,20 @@ def differences(ours, theirs):
     return found
 
 
+def broken(query):
+    return query.form in BROKEN_FORMS or query.edns in BROKEN_EDNS
+
+
+def odd(query):
+    """Bits of an answer in a question: TC, AA, RA, Z, or a code."""
+    return query.flags & 0x06CF
+
+
+def heard(query):
+    """Nobody is silent about such a query."""
+    return not (query.form in ("records", "silent") or query.opcode or broken(query) or odd(query))
+
+
 @dataclasses.dataclass
 class Case:
     """One question with our answer and another server's."""
@@ -54,7 +68,7 @@ class Case:
 
     @property
     def broken(self):
-        return self.query.form in BROKEN_FORMS or self.query.edns in BROKEN_EDNS
+        return broken(self.query)
 
     @property
     def name(self):
@@ -102,11 +116,6 @@ def without(options, codes):
 # Of an answer that has come.
 EVERYTHING = ("rcode,AA,RD,AD,CD,TC,opcode,Z,RA,question,answer,authority,additional,OPT,payload,version,EDNS flags,"
               "options")
-
-def _odd(case):
-    """Bits of an answer in a question: TC, AA, RA, Z, or a code."""
-    return case.query.flags & 0x06CF
-
 
 def _elsewhere(case):
     """No zone here: outside, or of another class."""
@@ -172,20 +181,17 @@ RULES = (
          and case.theirs.rcode in (NOERROR, NXDOMAIN)),
     rule("odd flags copied", "AA,TC,RA,Z",
          "NSD's errors have flags of the question that mean nothing there",
-         lambda case: _odd(case) and case.ours.rcode in (NOTIMP, BADVERS), ("nsd",)),
+         lambda case: odd(case.query) and case.ours.rcode in (NOTIMP, BADVERS), ("nsd",)),
     rule("version: flags", "CD,EDNS flags",
          "BADVERS copies DO and clears CD here as any other answer does; NSD does neither",
          lambda case: case.both(BADVERS), ("nsd",)),
-    rule("version: class and operation", "rcode,question,options,EDNS flags,CD",
-         "which of two faults is named: a later EDNS version is looked at before the class here",
-         lambda case: case.query.edns == "version" and case.ours.rcode == BADVERS and case.theirs.rcode == REFUSED),
     rule("payload below 512", "rcode,AA,authority,answer,additional,OPT,question,TC",
          "it counts as 512 (RFC 6891, 6.2.3); Knot calls it malformed",
          lambda case: case.query.edns == "payload" and case.query.payload < 512 and case.theirs.rcode == FORMERR,
          ("knot",)),
     rule("odd flags", EVERYTHING + ",silence",
          "flags that mean nothing in a question are ignored; NSD drops or refuses some of those",
-         lambda case: _odd(case) and (case.theirs is None or case.theirs.rcode == FORMERR), ("nsd",)),
+         lambda case: odd(case.query) and (case.theirs is None or case.theirs.rcode == FORMERR), ("nsd",)),
     rule("records in a question", EVERYTHING + ",silence",
          "records beside the question are skipped; they drop or refuse some of those",
          lambda case: case.query.form == "records"
@@ -202,7 +208,4 @@ RULES = (
          "are more",
          lambda case: not case.query.tcp and case.query.qtype in ADDRESSES and case.both(NOERROR)
          and len(case.ours.answer) == MOST_ADDRESSES and (_part_of(case) or case.theirs.flags & TC)),
-    rule("truncated", "answer,authority,additional",
-         "what of an answer that does not fit is sent beside TC is free (RFC 2181, 9): nothing of the set here",
-         lambda case: case.ours.flags & case.theirs.flags & TC and case.both(NOERROR)),
 )
