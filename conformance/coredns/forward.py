@@ -10,14 +10,13 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "dns/lab"), str(HERE.parent / "kube/lab")]
 import build  # noqa: E402
-from agent import BLOCK, DNS_PORT, Agent, Failed, service, slice_of, until  # noqa: E402
+from agent import BLOCK, DNS_PORT, Agent, Failed, home, service, slice_of, until  # noqa: E402
 from wire import AA, TC, TYPES, Malformed, Message, labels, name, query, record  # noqa: E402
 
 ZONE = "clusterset.local"
@@ -97,23 +96,23 @@ def total(seen, metric, **wanted):
 class Stage:
     """What runs: two replicas over one registry, and CoreDNS."""
 
-    def __init__(self, binary, coredns, home):
-        registry = home / "registry"
+    def __init__(self, binary, coredns, folder):
+        registry = folder / "registry"
         registry.mkdir()
         objects = service("shop", "web", families=("IPv4", "IPv6"))
         objects.append(slice_of("shop", "web", "1", [("10.1.0.1", None)]))
         objects += service("data", "db", headless=True)
         objects.append(slice_of("data", "db", "1", [(f"10.2.0.{n + 1}", f"db-{n}") for n in range(PODS)]))
         (registry / "all.json").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
-        self.replicas = [Agent(binary, home, "paris", registry, number, f"{LEAST}s") for number in (1, 2)]
+        self.replicas = [Agent(binary, folder, "paris", registry, number, f"{LEAST}s") for number in (1, 2)]
         upstreams = " ".join(f"{replica.host}:{DNS_PORT}" for replica in self.replicas)
         caches = ((PLAIN, ""), (CACHED, "cache"),
                   (QUICK, "cache {\n        success 9984 3600 1\n        denial 9984 1800 1\n    }"))
-        self.corefile = home / "Corefile"
+        self.corefile = folder / "Corefile"
         self.corefile.write_text("".join(
             COREFILE.format(zone=ZONE, port=port, host=HOST, metrics=METRICS, cache=cache, upstreams=upstreams)
             for port, cache in caches))
-        self.coredns, self.log, self.process = coredns, home / "coredns.log", None
+        self.coredns, self.log, self.process = coredns, folder / "coredns.log", None
 
     def start(self):
         for replica in self.replicas:
@@ -321,8 +320,8 @@ def cache(stage):
     return "; ".join(found)
 
 
-def perform(arguments, home):
-    stage = Stage(arguments.binary, build.coredns(), home)
+def perform(arguments, folder):
+    stage = Stage(arguments.binary, build.coredns(), folder)
     results = []
     try:
         stage.start()
@@ -353,19 +352,12 @@ def main():
         for title, function in CHECKS.items():
             print(f"{title:<10} {(function.__doc__ or '').strip()}")
         return 0
-    with contextlib.ExitStack() as stack:
-        if arguments.keep:
-            home = pathlib.Path(arguments.keep).resolve()
-            home.mkdir(parents=True, exist_ok=True)
-            if any(home.iterdir()):
-                parser.error(f"{home} is not empty")
-        else:
-            home = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="portolan-coredns-")))
-        try:
-            results = perform(arguments, home)
-        except (Failed, build.Failed, OSError) as error:
-            print(f"conformance/coredns: {error}", file=sys.stderr)
-            return 2
+    try:
+        with home(arguments.keep, "portolan-coredns-") as folder:
+            results = perform(arguments, folder)
+    except (Failed, build.Failed, OSError) as error:
+        print(f"conformance/coredns: {error}", file=sys.stderr)
+        return 2
     if arguments.output == "json":
         print(json.dumps({"checks": results}, indent=1))
     return 0 if all(result["ok"] for result in results) else 1

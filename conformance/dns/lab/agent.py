@@ -1,10 +1,13 @@
 """One `portolan run` over a directory of manifests, on a loopback address of its own."""
 
+import contextlib
 import json
 import os
 import pathlib
 import signal
 import subprocess
+import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -17,6 +20,22 @@ PATIENCE = 60
 
 class Failed(Exception):
     """It could not be run at all."""
+
+
+@contextlib.contextmanager
+def home(keep, prefix):
+    """A folder that is gone afterwards; or the one to keep, which must be empty. Whoever asks this program to
+    end has its children ended too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix=prefix) as folder:
+            yield pathlib.Path(folder)
+        return
+    folder = pathlib.Path(keep).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise Failed(f"{folder} is not empty")
+    yield folder
 
 
 def tool(*command, timeout=120):

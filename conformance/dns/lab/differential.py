@@ -2,20 +2,18 @@
 
 import argparse
 import collections
-import contextlib
 import json
 import multiprocessing
 import os
-import pathlib
+import signal
 import sys
-import tempfile
 import time
 from ipaddress import ip_address
 
 import exchange
 import registry
 import servers
-from agent import Agent, Failed
+from agent import Agent, Failed, home
 from judge import RULES, Case, differences, heard
 from queries import Draw
 from wire import RCODES, TYPES, Malformed, Message
@@ -148,6 +146,7 @@ def chunk(judge, queries, addresses):
 
 def worker(judge, arguments, number, workers, addresses, results):
     """Every `workers`th chunk; each has a seed of its own, so that it matters not who asks it."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     found = Found()
     try:
         for begin in range(number * CHUNK, arguments.count, workers * CHUNK):
@@ -193,19 +192,19 @@ def steady(agent):
     raise Failed("the zone still moves after a minute")
 
 
-def perform(arguments, home):
+def perform(arguments, folder):
     servers.install()
     running = []
     try:
-        imports = registry.write(home / "registry")
-        agent = Agent(arguments.binary, home, registry.CLUSTER, home / "registry")
+        imports = registry.write(folder / "registry")
+        agent = Agent(arguments.binary, folder, registry.CLUSTER, folder / "registry")
         running.append(agent)
         agent.start()
-        file = home / "zone"
+        file = folder / "zone"
         file.write_text(steady(agent))
         judge = Judge(json.loads(agent.dump("json")))
         for number, kind in enumerate((servers.Knot, servers.Nsd), start=2):
-            running.append(kind(home, ZONE, file, number))
+            running.append(kind(folder, ZONE, file, number))
             running[-1].start()
         begun = time.monotonic()
         found = ask_all(judge, arguments, [server.dns for server in running])
@@ -258,19 +257,12 @@ def main():
             print(f"{rule.name} ({', '.join(rule.servers)}; {', '.join(sorted(rule.parts))})\n    {rule.why}")
         return 0
     arguments.count = arguments.count or (LONG_COUNT if arguments.long else COUNT)
-    with contextlib.ExitStack() as stack:
-        if arguments.keep:
-            home = pathlib.Path(arguments.keep).resolve()
-            home.mkdir(parents=True, exist_ok=True)
-            if any(home.iterdir()):
-                parser.error(f"{home} is not empty")
-        else:
-            home = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="portolan-differential-")))
-        try:
-            found, figures = perform(arguments, home)
-        except (Failed, OSError) as error:
-            print(f"conformance/dns/differential: {error}", file=sys.stderr)
-            return 2
+    try:
+        with home(arguments.keep, "portolan-differential-") as folder:
+            found, figures = perform(arguments, folder)
+    except (Failed, OSError) as error:
+        print(f"conformance/dns/differential: {error}", file=sys.stderr)
+        return 2
     report(found, figures, arguments)
     return 1 if found.fault_count else 0
 
