@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hickory_proto::rr::{DNSClass, Name as ReadName, RData, RecordSet, RecordType, RrKey};
+use hickory_proto::rr::{DNSClass, Name as ReadName, RecordSet, RecordType, RrKey};
 use hickory_proto::serialize::txt::Parser;
 
-use super::super::{Outcome, QueryType, Question, RecordData, answer};
+use super::super::{Outcome, QueryType, Question, answer};
 use super::*;
 use crate::testing::table::Tables;
+use crate::testing::{name_text, record_data};
 
 const TYPES: [(QueryType, RecordType); 6] = [
     (QueryType::A, RecordType::A),
@@ -60,27 +61,6 @@ fn read(dump: Dump) -> BTreeMap<RrKey, RecordSet> {
     Parser::new(master_file(dump), None, Some(origin)).parse().unwrap().1
 }
 
-fn plain(name: &ReadName) -> Box<str> {
-    name.to_ascii().trim_end_matches('.').into()
-}
-
-fn data(read: &RData) -> RecordData {
-    match read {
-        RData::A(address) => RecordData::A(address.0),
-        RData::AAAA(address) => RecordData::Aaaa(address.0),
-        RData::SRV(srv) => RecordData::Srv {
-            priority: srv.priority,
-            weight: srv.weight,
-            port: srv.port,
-            target: plain(&srv.target),
-        },
-        RData::TXT(txt) => RecordData::Txt(String::from_utf8_lossy(&txt.txt_data[0]).into()),
-        RData::SOA(soa) => RecordData::Soa { serial: soa.serial },
-        RData::NS(ns) => RecordData::Ns(plain(&ns.0)),
-        other => panic!("{other:?}"),
-    }
-}
-
 /// What the zone says, for a name as text.
 fn asked(table: &RouteTable, name: &str, qtype: QueryType) -> super::super::Answer {
     let labels = name.split('.').map(|label| label.as_bytes().to_vec()).collect();
@@ -96,8 +76,8 @@ fn read_again_it_is_what_the_zone_answers() {
     for (key, set) in &read {
         let (_, qtype) =
             TYPES.into_iter().map(|(q, t)| (t, q)).find(|(t, _)| *t == key.record_type).unwrap();
-        let name = plain(&ReadName::from(&key.name));
-        let got: BTreeSet<_> = set.records_without_rrsigs().map(|r| data(&r.data)).collect();
+        let name = name_text(&ReadName::from(&key.name));
+        let got: BTreeSet<_> = set.records_without_rrsigs().map(|r| record_data(&r.data)).collect();
         let wanted = asked(&table, &name, qtype);
         assert_eq!(wanted.outcome, Outcome::Found, "{name} {qtype:?}");
         let wanted: BTreeSet<_> = wanted.records.into_iter().map(|record| record.data).collect();
