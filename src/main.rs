@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use portolan::admin::order::DrainAsk;
-use portolan::args::{AskArgs, Cli, Command, DemoArgs, DemoFormat, TrustCommand, pod};
+use portolan::args::{AskArgs, Cli, Command, DemoArgs, DemoFormat, TrustCommand, ZoneCommand, pod};
 use portolan::commands::client::Admin;
-use portolan::commands::{Exit, ask, check, complain, drain, run, trust};
+use portolan::commands::{Exit, ask, check, complain, drain, run, trust, zone};
 use portolan::config::Config;
 use portolan::demo;
 
@@ -69,6 +69,13 @@ async fn dispatch(command: Command) -> Exit {
             Ok(agents) => ask::get(&agents, args.listing, args.ask.output).await,
             Err(exit) => exit,
         },
+        Command::Zone(ZoneCommand::Dump(args)) => {
+            let configured = args.config.as_deref().map(load).transpose();
+            match configured.map(|config| args.agent(config.map(|config| config.admin.listen))) {
+                Ok(agent) => zone::dump(Admin::new(agent), args.output).await,
+                Err(exit) => exit,
+            }
+        }
         Command::Trust(TrustCommand::Init(args)) => {
             trust::init(&args.out, &args.cluster, &args.clusterset)
         }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::View;
 use super::json::ErrorJson;
 use super::order::{self, Orders};
+use super::zone::zone;
 
 /// The one path that takes orders.
 const DRAIN: &str = "/drain";
@@ -33,8 +34,13 @@ pub(super) fn everything(source: Source) -> Router {
     let paths = probes_paths()
         .route("/state", get(state))
         .route("/explain", get(explain))
+        .route("/zone", get(zone))
         .route(DRAIN, get(order::drains).post(order::drain));
-    finish(paths, source, "/livez, /readyz, /metrics, /state, /drain and /explain?name=web.shop")
+    finish(
+        paths,
+        source,
+        "/livez, /readyz, /metrics, /state, /zone, /drain and /explain?name=web.shop",
+    )
 }
 
 /// The paths of the second listener.

@@ -1,4 +1,4 @@
-//! The admin port: ready, live, metrics, JSON state, and drains.
+//! The admin port: ready, live, metrics, JSON state, the zone, and drains.
 //!
 //! It shows on `GET` without a body, and changes one thing only, what is drained, on `POST /drain`
 //! ([`order`]). What it shows is what [`View`] gives, which
@@ -11,10 +11,12 @@ mod answer;
 pub mod json;
 pub mod order;
 mod server;
+pub mod zone;
 
 use std::net::SocketAddr;
 
 use crate::model::ServiceKey;
+use crate::zone::Dump;
 pub use server::{Error, Server};
 
 /// Where the admin port listens.
@@ -43,6 +45,9 @@ pub trait View: Send + Sync {
 
     /// The drains in force.
     fn drains(&self) -> Vec<json::DrainJson>;
+
+    /// All that DNS answers.
+    fn zone(&self) -> Dump;
 
     /// A service; `None` where no cluster exports it.
     fn explain(&self, key: &ServiceKey) -> Option<json::ServiceJson>;

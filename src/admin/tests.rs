@@ -11,14 +11,17 @@ use tokio::task::JoinSet;
 use super::json::{
     CandidateJson, DrainJson, PeerJson, PortJson, ServiceJson, SourceJson, StateJson,
 };
+use super::zone::Format;
 use super::*;
 use crate::catalog::ServiceType;
+use crate::commands::client::Admin;
 use crate::drain::{self, Phase};
 use crate::health::PeerState;
 use crate::model::{ClusterId, DnsName, Namespace, PortNumber, Protocol, ServiceName};
 use crate::routes::{By, Reason};
 use crate::telemetry::counter;
-use crate::testing::table::import;
+use crate::testing::table::{Tables, import};
+use crate::zone::ZoneConfig;
 
 /// A view of one service, `shop/web`.
 struct Fixed {
@@ -102,6 +105,22 @@ impl View for Fixed {
             share: 0.43,
             connections: 7,
         }]
+    }
+
+    fn zone(&self) -> Dump {
+        // Some pieces' worth of records.
+        let many: Vec<String> = (0..4000u32)
+            .map(|n| format!("{} pod-{n}", std::net::Ipv4Addr::from_bits(0x0A00_0000 + n)))
+            .collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let table = Tables::new("paris")
+            .revision(7)
+            .vip("shop/web", &["127.64.0.1"], &["http:TCP:80"], &[])
+            .headless("data/db", &["sql:TCP:5432"], &[("paris", &many)])
+            .build();
+        let zone = DnsName::parse("clusterset.local").unwrap();
+        assert!(self.ready.load(Ordering::Relaxed), "a view that is not ready panics here");
+        Dump::new(&table, &ZoneConfig { zone, ttl_seconds: 5 })
     }
 
     fn explain(&self, asked: &ServiceKey) -> Option<ServiceJson> {
@@ -192,6 +211,7 @@ async fn what_is_not_there_is_refused_in_a_way_that_teaches() {
         ("/explain?name=web", 400, "a name looks like web.shop"),
         ("/explain", 400, "/explain?name=web.shop"),
         ("/explain?name=web.shop&x=1", 400, "/explain?name=web.shop"),
+        ("/zone?format=axfr", 400, "/zone?format=json"),
         ("/nothing", 404, "/explain?name=web.shop"),
     ];
     for (path, status, part) in cases {
@@ -220,6 +240,49 @@ async fn s20_the_probes_listener_shows_no_state() {
         assert_eq!(found, status, "{path}");
         assert!(!body.contains("shop"), "{path}: {body}");
     }
+}
+
+#[tokio::test]
+async fn the_zone_is_a_master_file_or_json() {
+    let port = Port::open();
+    let client = Admin::new(port.address);
+    let text = client.zone(Format::Zone).await.unwrap();
+    let text = String::from_utf8(text.to_vec()).unwrap();
+    let (comments, records): (Vec<&str>, Vec<&str>) =
+        text.lines().partition(|line| line.starts_with(';'));
+    let count = 3 + 3 + 4 * 4000;
+    assert_eq!(records.len(), count);
+    assert_eq!(
+        comments,
+        ["; zone clusterset.local", "; serial 7, of route table 7", &format!("; {count} records")]
+    );
+    assert!(records[0].starts_with("clusterset.local. 5 IN SOA "), "{}", records[0]);
+    assert!(text.ends_with("_http._tcp.web.shop.svc.clusterset.local. 5 IN SRV 0 100 80 web.shop.svc.clusterset.local.\n"));
+
+    let json = client.zone(Format::Json).await.unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!((&json["zone"], &json["serial"]), (&"clusterset.local".into(), &7.into()));
+    assert_eq!((&json["revision"], &json["count"]), (&7.into(), &count.into()));
+    let again: Vec<String> = json["records"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|record| {
+            let word = |key: &str| record[key].as_str().unwrap().to_owned();
+            format!("{}. {} IN {} {}", word("name"), record["ttl"], word("type"), word("data"))
+        })
+        .collect();
+    assert_eq!(again, records, "both say the same");
+    let (_, head, _) = port.get("/zone").await;
+    assert!(head.contains("content-type: text/dns"), "{head}");
+}
+
+#[tokio::test]
+async fn half_a_zone_never_looks_whole() {
+    let port = Port::open();
+    port.view.ready.store(false, Ordering::Relaxed);
+    let error = Admin::new(port.address).zone(Format::Zone).await.unwrap_err();
+    assert!(matches!(error, crate::commands::client::Error::NotOurs { .. }), "{error}");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use crate::clock;
 use crate::gateway::Gateway;
 use crate::model::{DnsName, ServiceKey};
 use crate::routes::{Route, SharedTable, Steered};
-use crate::zone::{self, ZoneConfig};
+use crate::zone::{self, Dump, ZoneConfig};
 
 /// A source that is away for less is no matter: watches are begun anew all the time.
 const AWAY_PATIENCE: Duration = Duration::from_secs(10);
@@ -127,6 +127,10 @@ impl admin::View for Status {
         let table = self.table.load_full();
         let shown = |of: &Steered| json::drain(of, self.gateway.connections(&of.of));
         table.drains.iter().map(shown).collect()
+    }
+
+    fn zone(&self) -> Dump {
+        Dump::new(&self.table.load_full(), &self.zone.borrow())
     }
 
     fn explain(&self, key: &ServiceKey) -> Option<json::ServiceJson> {

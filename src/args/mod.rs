@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::admin::zone::Format as ZoneFormat;
 use crate::commands::ask::Listing;
 use crate::commands::output::Format;
 use crate::config::Pod;
@@ -130,6 +131,9 @@ Examples:
   portolan drain web.shop --over 90s --admin 10.0.0.4:9900 --admin 10.0.0.5:9900
   portolan drain oregon --undo")]
     Drain(DrainArgs),
+    /// Show what an agent's DNS server answers
+    #[command(subcommand)]
+    Zone(ZoneCommand),
     /// Make or show a cluster's keys and certificates
     #[command(subcommand)]
     Trust(TrustCommand),
@@ -269,6 +273,37 @@ pub struct TrustShowArgs {
     pub output: Format,
 }
 
+/// `zone`.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum ZoneCommand {
+    /// Print the whole zone as a master file (RFC 1035), as the agent serves it now
+    ///
+    /// All names with their records, in an order that does not change, so that two dumps can be
+    /// compared with diff; another DNS server can serve one. The zone's name server, ns.dns, has
+    /// no address: where a server or a checker demands one, add it.
+    #[command(after_help = "\
+Examples:
+  portolan zone dump --config paris.yaml > zone && nsd-checkzone clusterset.local zone
+  diff <(portolan zone dump --admin 127.0.1.1:9900) <(portolan zone dump --admin 127.0.2.1:9900)
+  portolan zone dump -o json | jq -r '.records[] | select(.type == \"A\") | .name'
+  echo 'ns.dns.clusterset.local. 5 IN A 10.96.0.53' >> zone    for kzonecheck, named-checkzone")]
+    Dump(ZoneDumpArgs),
+}
+
+/// `zone dump`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ZoneDumpArgs {
+    /// Ask the agent there [default: 127.0.0.1:9900]
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<SocketAddr>,
+    /// Ask the agent that runs by this configuration
+    #[arg(long, value_name = "FILE", conflicts_with = "admin")]
+    pub config: Option<PathBuf>,
+    /// How the zone is written
+    #[arg(short, long, value_name = "FORMAT", default_value = "zone")]
+    pub output: ZoneFormat,
+}
+
 impl AskArgs {
     /// The admin addresses named on the command line; `configured` where none is and there is a
     /// configuration, else the default.
@@ -278,6 +313,14 @@ impl AskArgs {
             return vec![configured.unwrap_or(DEFAULT_ADMIN)];
         }
         self.admin.clone()
+    }
+}
+
+impl ZoneDumpArgs {
+    /// The admin address, as [`AskArgs::agents`] has it.
+    #[must_use]
+    pub fn agent(&self, configured: Option<SocketAddr>) -> SocketAddr {
+        self.admin.or(configured).unwrap_or(DEFAULT_ADMIN)
     }
 }
 

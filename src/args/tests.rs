@@ -97,6 +97,17 @@ fn every_documented_line_is_understood() {
 }
 
 #[test]
+fn zone_dump_asks_one_agent() {
+    let dump = |admin: Option<&str>, output| {
+        let admin = admin.map(|address| address.parse().unwrap());
+        Ok(Command::Zone(ZoneCommand::Dump(ZoneDumpArgs { admin, config: None, output })))
+    };
+    assert_eq!(parse("zone dump"), dump(None, ZoneFormat::Zone));
+    let line = "zone dump --admin 127.0.1.1:9900 -o json";
+    assert_eq!(parse(line), dump(Some("127.0.1.1:9900"), ZoneFormat::Json));
+}
+
+#[test]
 fn wrong_lines_are_usage_errors() {
     for (line, kind) in [
         ("", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
@@ -106,6 +117,9 @@ fn wrong_lines_are_usage_errors() {
         ("status --admin 9900", ErrorKind::ValueValidation),
         ("status --admin 127.0.0.1:1 --config f", ErrorKind::ArgumentConflict),
         ("status -o xml", ErrorKind::InvalidValue),
+        ("zone", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
+        ("zone dump -o table", ErrorKind::InvalidValue),
+        ("zone dump --admin 127.0.0.1:1 --config f", ErrorKind::ArgumentConflict),
         ("trust init --cluster Paris --out t", ErrorKind::ValueValidation),
         ("trust show", ErrorKind::MissingRequiredArgument),
     ] {
@@ -149,4 +163,8 @@ fn the_agent_is_the_one_named_then_the_configured_then_the_default() {
     let none = ask(&[], Format::Table);
     assert_eq!(none.agents(configured), ["127.0.1.1:9900".parse().unwrap()]);
     assert_eq!(none.agents(None), ["127.0.0.1:9900".parse().unwrap()]);
+    let dump = |admin| ZoneDumpArgs { admin, config: None, output: ZoneFormat::Zone };
+    assert_eq!(dump(named.admin.first().copied()).agent(configured), named.admin[0]);
+    assert_eq!(Some(dump(None).agent(configured)), configured);
+    assert_eq!(dump(None).agent(None), none.agents(None)[0]);
 }

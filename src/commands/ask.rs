@@ -175,7 +175,7 @@ fn write_answers<T: Serialize>(
     Ok(())
 }
 
-fn exit_of(error: &Error) -> Exit {
+pub(super) fn exit_of(error: &Error) -> Exit {
     match error {
         Error::Unreachable { .. } => Exit::Unreachable,
         // 400: the name itself is none, which is the command line's fault.

@@ -18,13 +18,17 @@ use tokio::net::TcpStream;
 
 use crate::admin::json::{DrainJson, ServiceJson, StateJson};
 use crate::admin::order::{DrainAsk, DrainTaken};
+use crate::admin::zone::Format;
 
 /// Longest wait for a whole answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Longest wait for an order to be carried out: it is written to disk first.
 const ORDER_WITHIN: Duration = Duration::from_secs(6);
-/// Largest body read: the state of 10 000 services with ten candidates each stays below.
-const MAX_BODY_BYTES: usize = 64 << 20;
+/// Longest wait for a whole zone.
+const ZONE_WITHIN: Duration = Duration::from_secs(30);
+/// Largest body read: the state of 10 000 services with ten candidates each stays far below, and
+/// so does a zone with 100 000 pods.
+const MAX_BODY_BYTES: usize = 256 << 20;
 
 /// Why the agent gave no answer.
 #[derive(Debug, Error)]
@@ -93,6 +97,16 @@ impl Admin {
     /// `GET /explain?name=`: a name such as `web.shop`, with an optional `:port`.
     pub async fn explain(&self, name: &str) -> Result<ServiceJson, Error> {
         self.json(&format!("/explain?name={}", encode(name))).await
+    }
+
+    /// `GET /zone`: all that DNS answers, whole or not at all.
+    pub async fn zone(&self, format: Format) -> Result<Bytes, Error> {
+        let path = match format {
+            Format::Zone => "/zone",
+            Format::Json => "/zone?format=json",
+        };
+        let (status, body) = self.within(ZONE_WITHIN, Request::get(path), Bytes::new()).await?;
+        self.checked(status, body)
     }
 
     /// `GET /metrics`, in Prometheus' text format.

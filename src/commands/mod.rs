@@ -14,6 +14,7 @@ pub mod output;
 pub mod run;
 mod table;
 pub mod trust;
+pub mod zone;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

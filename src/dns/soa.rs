@@ -2,14 +2,8 @@
 //! table, its TTL with the configuration, and its owner is a pointer into whatever was asked.
 
 use super::encode::{CLASS_IN, pointer, push_label, rtype};
-use super::query::MAX_NAME_OCTETS;
 use crate::model::DnsName;
-use crate::zone::server_name;
-
-/// The mailbox's label; nobody reads it.
-const MAILBOX: &str = "hostmaster";
-/// Refresh, retry and expire in seconds: for secondaries, of which there are none.
-const TIMES: [u32; 3] = [7200, 1800, 86_400];
+use crate::zone::{SOA_TIMES, mailbox_name, server_name};
 
 /// All that stays the same.
 #[derive(Debug)]
@@ -22,18 +16,14 @@ pub(super) struct Soa {
 impl Soa {
     pub(super) fn new(zone: &DnsName) -> Self {
         // A zone too long to hold a name below it is its own server, and its own mailbox.
-        let below = |label: &str| {
+        let below = |name: Box<str>| {
             let mut octets = Vec::new();
-            push_label(label, &mut octets);
-            octets
+            let labels = name.strip_suffix(zone.as_str()).unwrap_or_default();
+            let labels = labels.split('.').filter(|label| !label.is_empty());
+            labels.for_each(|label| push_label(label, &mut octets));
+            octets.into()
         };
-        let server = server_name(zone);
-        let server = server.strip_suffix(zone.as_str()).unwrap_or_default();
-        let server: Vec<u8> = server.split('.').filter(|l| !l.is_empty()).flat_map(below).collect();
-        let mailbox = below(MAILBOX);
-        let fits = mailbox.len() + zone.as_str().len() + 2 <= MAX_NAME_OCTETS;
-        let mailbox = if fits { mailbox } else { Vec::new() };
-        Self { server: server.into(), mailbox: mailbox.into() }
+        Self { server: below(server_name(zone)), mailbox: below(mailbox_name(zone)) }
     }
 
     /// Appends the record; the zone's name stands at `apex` in the message.
@@ -50,7 +40,7 @@ impl Soa {
             out.extend_from_slice(labels);
             out.extend_from_slice(&apex);
         }
-        for number in [serial, TIMES[0], TIMES[1], TIMES[2], ttl] {
+        for number in [serial, SOA_TIMES[0], SOA_TIMES[1], SOA_TIMES[2], ttl] {
             out.extend_from_slice(&number.to_be_bytes());
         }
     }

@@ -1,4 +1,5 @@
-//! A DNS client for tests: one question, one datagram, one answer.
+//! A DNS client for tests: one question, one datagram, one answer; and what was read as the zone
+//! writes it.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,6 +10,8 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode}
 use hickory_proto::rr::rdata::opt::EdnsOption;
 use hickory_proto::rr::{Name, RData, RecordType};
 use tokio::net::UdpSocket;
+
+use crate::zone::RecordData;
 
 /// A silent server is given up after this.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
@@ -78,4 +81,32 @@ pub async fn dns_query(server: SocketAddr, name: &str) -> io::Result<Vec<IpAddr>
             _ => None,
         })
         .collect())
+}
+
+/// A name in lower case, without the final dot.
+#[must_use]
+pub fn name_text(name: &Name) -> Box<str> {
+    name.to_ascii().trim_end_matches('.').to_ascii_lowercase().into()
+}
+
+/// Decoded data as the zone writes it.
+///
+/// # Panics
+/// When it is of a type that the zone does not know.
+#[must_use]
+pub fn record_data(data: &RData) -> RecordData {
+    match data {
+        RData::A(address) => RecordData::A(address.0),
+        RData::AAAA(address) => RecordData::Aaaa(address.0),
+        RData::SRV(srv) => RecordData::Srv {
+            priority: srv.priority,
+            weight: srv.weight,
+            port: srv.port,
+            target: name_text(&srv.target),
+        },
+        RData::TXT(txt) => RecordData::Txt(String::from_utf8_lossy(&txt.txt_data[0]).into()),
+        RData::SOA(soa) => RecordData::Soa { serial: soa.serial },
+        RData::NS(ns) => RecordData::Ns(name_text(&ns.0)),
+        other => panic!("{other:?} is not of the zone"),
+    }
 }

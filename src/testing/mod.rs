@@ -15,6 +15,6 @@ pub mod wire;
 mod world;
 
 pub use backend::{Backend, drain};
-pub use dns::{dns_exchange, dns_exchange_from, dns_query};
+pub use dns::{dns_exchange, dns_exchange_from, dns_query, name_text, record_data};
 pub use process::Process;
 pub use world::{Agent, PATIENCE, World};

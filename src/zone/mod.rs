@@ -2,7 +2,8 @@
 //!
 //! An answer is data; encoding is the `dns` edge's. Pure and synchronous. [`answer`] is the
 //! definition, and [`answer_at`] that for clients elsewhere; [`service_names`] and [`zone_names`]
-//! list what they answer, name by name, for who compiles answers ahead of the questions.
+//! list what they answer, name by name, for who compiles answers ahead of the questions, and
+//! [`Dump`] writes them down for other servers.
 //! Invariants: nothing outside the zone is answered (labels decide, not suffixes of text); a
 //! name that exists without the asked type is an empty answer with SOA, never NXDOMAIN; an
 //! answer that is `Found` holds at least one record; no two records of an answer are equal.
@@ -16,6 +17,7 @@
 //! Not here: EDNS, transports, message ids, how many records fit.
 
 mod answer;
+mod dump;
 mod name;
 mod names;
 mod records;
@@ -26,5 +28,6 @@ pub use answer::{
     Answer, Outcome, QueryType, Question, Record, RecordData, SCHEMA_VERSION, ZoneConfig,
     addresses, answer, answer_at, serial,
 };
-pub use name::{NameError, parse_name, server_name};
+pub use dump::{Dump, Line, SOA_TIMES};
+pub use name::{NameError, mailbox_name, parse_name, server_name};
 pub use names::{Name, RecordSet, service_names, zone_names};

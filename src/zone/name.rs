@@ -141,7 +141,15 @@ pub fn server_name(zone: &DnsName) -> Box<str> {
     fitting(format!("{ns}.{dns}.{zone}")).unwrap_or_else(|| zone.as_str().into())
 }
 
-fn fitting(name: String) -> Option<Box<str>> {
+/// The SOA's RNAME, `hostmaster.<zone>`; nobody reads it. A zone too long to hold the name is its
+/// own mailbox.
+#[must_use]
+pub fn mailbox_name(zone: &DnsName) -> Box<str> {
+    fitting(format!("hostmaster.{zone}")).unwrap_or_else(|| zone.as_str().into())
+}
+
+/// The name, if it is no longer than DNS allows.
+pub(super) fn fitting(name: String) -> Option<Box<str>> {
     (name.len() <= MAX_NAME_OCTETS).then(|| name.into())
 }
 

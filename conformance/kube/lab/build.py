@@ -139,6 +139,16 @@ def _alone():
         yield
 
 
+def _tools(go):
+    return _made("tools", _digest(SOURCES / "tools", go), lambda d: _go(SOURCES / "tools", f"{d}/", "tool"))
+
+
+def coredns():
+    """The program, for those who need no cluster."""
+    with _alone():
+        return str(_tools(tool("go", "version")) / "coredns")
+
+
 def build():
     """Everything, built or found."""
     go = tool("go", "version")
@@ -150,7 +160,7 @@ def build():
         probe = _made("probe", _digest(SOURCES / "probe", go),
                       lambda d: _go(SOURCES / "probe", d / "probe", "."))
         programs = _made("kubernetes", _digest(SOURCES / "kubernetes", go, PROGRAMS), _kubernetes)
-        tools = _made("tools", _digest(SOURCES / "tools", go), lambda d: _go(SOURCES / "tools", f"{d}/", "tool"))
+        tools = _tools(go)
 
         def pack(directory):
             images.pack(directory / "probe.tar", ["portolan.test/probe:1"],

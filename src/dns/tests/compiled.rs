@@ -1,13 +1,14 @@
 //! The compiled answers are those of [`zone::answer`], for every name and type.
 
 use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::{self, RData};
+use hickory_proto::rr;
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
 use crate::model::Locality;
 use crate::testing::table::locality;
+use crate::testing::{name_text, record_data};
 use crate::zone::{self, Outcome, QueryType, Question, Record, RecordData, ZoneConfig};
 
 /// So many additional records are always given.
@@ -23,28 +24,11 @@ const TYPES: [(u16, QueryType); 8] = [
     (PTR, QueryType::Other(PTR)),
 ];
 
-fn text(name: &rr::Name) -> Box<str> {
-    name.to_ascii().trim_end_matches('.').to_ascii_lowercase().into()
-}
-
 /// A decoded record as the zone writes it, the question's name as `None`.
 fn read(record: &rr::Record, asked: &str, question_owner: bool) -> Record {
     assert_eq!(record.ttl, 5);
-    let data = match &record.data {
-        RData::A(address) => RecordData::A(address.0),
-        RData::AAAA(address) => RecordData::Aaaa(address.0),
-        RData::SRV(srv) => RecordData::Srv {
-            priority: srv.priority,
-            weight: srv.weight,
-            port: srv.port,
-            target: text(&srv.target),
-        },
-        RData::TXT(txt) => RecordData::Txt(String::from_utf8_lossy(&txt.txt_data[0]).into()),
-        RData::SOA(soa) => RecordData::Soa { serial: soa.serial },
-        RData::NS(ns) => RecordData::Ns(text(&ns.0)),
-        other => panic!("{other:?}"),
-    };
-    let owner = text(&record.name);
+    let data = record_data(&record.data);
+    let owner = name_text(&record.name);
     let owner = if question_owner {
         assert_eq!(&*owner, asked);
         None

@@ -2,6 +2,7 @@
 
 mod compiled;
 mod connection;
+mod faults;
 mod places;
 mod property;
 mod rows;

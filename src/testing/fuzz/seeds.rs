@@ -35,6 +35,8 @@ pub fn seeds() -> Vec<Seed> {
     frames(&mut all);
     messages(&mut all);
     datagrams(&mut all);
+    odd_datagrams(&mut all);
+    questions(&mut all);
     annotations(&mut all);
     all
 }
@@ -248,6 +250,84 @@ fn datagrams(all: &mut Vec<Seed>) {
     ask(web, RecordType::A, DNSClass::CH, Some(1232));
     let reverse = Name::from(IpAddr::from([127, 64, 0, 1])).to_ascii();
     ask(&reverse, RecordType::PTR, DNSClass::IN, None);
+}
+
+/// What no encoder writes: the faults that the rules on the wire name.
+fn odd_datagrams(all: &mut Vec<Seed>) {
+    let header = |flags: u16, counts: [u16; 4]| {
+        let words = [&[0x1234, flags][..], &counts].concat();
+        words.into_iter().flat_map(u16::to_be_bytes).collect::<Vec<u8>>()
+    };
+    let web = question("web.shop.svc.clusterset.local", 1, 1);
+    let more = question("more.data.svc.clusterset.local", 255, 1);
+    // Owner, type, payload 1232, code and version, flags, length.
+    let opt = |version: u8, data: &[u8]| {
+        let length = u16::try_from(data.len()).expect("a short option").to_be_bytes();
+        [&[0, 0, 41, 4, 208, 0, version, 0x80, 0][..], &length, data].concat()
+    };
+    let cookie = [&[0, 10, 0, 8][..], b"12345678"].concat();
+    let ask = header(0x0100, [1, 0, 0, 0]);
+    let with_opt = header(0x0100, [1, 0, 0, 1]);
+    let pointer = |octets: &[u8]| [octets, &[0, 1, 0, 1]].concat();
+    for (name, parts) in [
+        ("bare-header", [header(0x0100, [0; 4]), vec![], vec![]]),
+        ("eleven-octets", [ask[..11].to_vec(), vec![], vec![]]),
+        ("an-answer", [header(0x8180, [1, 0, 0, 0]), web.clone(), vec![]]),
+        ("two-questions", [header(0x0100, [2, 0, 0, 0]), web.clone(), web.clone()]),
+        ("itself", [ask.clone(), pointer(&[0xC0, 12]), vec![]]),
+        ("loop", [ask.clone(), pointer(&[1, b'a', 0xC0, 12]), vec![]]),
+        ("label-64", [ask.clone(), pointer(&[&[64][..], &[b'a'; 64], &[0]].concat()), vec![]]),
+        ("trailing", [ask.clone(), web.clone(), vec![0]]),
+        ("promised", [header(0x0100, [1, 1, 1, 1]), web.clone(), vec![]]),
+        ("notify", [header(0x2000, [1, 0, 0, 0]), web.clone(), vec![]]),
+        ("cookie", [with_opt.clone(), web.clone(), opt(0, &cookie)]),
+        ("badvers", [with_opt.clone(), web.clone(), opt(1, &[])]),
+        ("bad-option", [with_opt.clone(), web.clone(), opt(0, &cookie[..6])]),
+        ("two-opt", [header(0x0100, [1, 0, 0, 2]), web.clone(), opt(0, &[]).repeat(2)]),
+        ("opt-as-answer", [header(0x0100, [1, 1, 0, 0]), web, opt(0, &[])]),
+        ("any-of-many", [with_opt, more, opt(0, &[])]),
+    ] {
+        add(all, "dns", name, parts.concat());
+    }
+}
+
+/// A question on the wire.
+fn question(name: &str, qtype: u16, class: u16) -> Vec<u8> {
+    let mut octets = Vec::new();
+    for label in name.split('.').filter(|label| !label.is_empty()) {
+        octets.push(u8::try_from(label.len()).expect("a short label"));
+        octets.extend_from_slice(label.as_bytes());
+    }
+    octets.push(0);
+    octets.extend([qtype, class].into_iter().flat_map(u16::to_be_bytes));
+    octets
+}
+
+fn questions(all: &mut Vec<Seed>) {
+    for (name, asked, qtype, class) in [
+        ("a", "WEB.shop.svc.clusterset.local", 1, 1),
+        ("aaaa", "web.shop.svc.clusterset.local", 28, 255),
+        ("srv", "_http._tcp.web.shop.svc.clusterset.local", 33, 1),
+        ("pods", "more.data.svc.clusterset.local", 33, 1),
+        ("pod", "db-0.tokyo.db.data.svc.clusterset.local", 1, 1),
+        ("address", "10-1-0-6.paris.db.data.svc.clusterset.local", 255, 1),
+        ("cluster", "paris.db.data.svc.clusterset.local", 1, 1),
+        ("none", "none.data.svc.clusterset.local", 1, 1),
+        ("namespace", "shop.svc.clusterset.local", 12, 1),
+        ("text", "dns-version.clusterset.local", 16, 1),
+        ("apex", "clusterset.local", 6, 1),
+        ("server", "ns.dns.clusterset.local", 1, 1),
+        ("root", "", 2, 1),
+        ("beside", "xclusterset.local", 1, 1),
+        ("chaos", "web.shop.svc.clusterset.local", 1, 3),
+        ("transfer", "clusterset.local", 252, 1),
+    ] {
+        add(all, "question", name, question(asked, qtype, class));
+    }
+    let longest = [63, 63, 63, 61].map(|length| "a".repeat(length)).join(".");
+    add(all, "question", "longest", question(&longest, 1, 1));
+    add(all, "question", "too-long", question(&format!("a.{longest}"), 1, 1));
+    add(all, "question", "pointer", vec![3, b'w', b'e', b'b', 0xC0, 0x0C, 0, 1, 0, 1]);
 }
 
 fn annotations(all: &mut Vec<Seed>) {
