@@ -28,9 +28,10 @@ pub const DEFAULT_TCP_TOTAL: usize = 4096;
 /// The receive buffer asked for, octets: at 100 000 queries a second a pause of a few
 /// milliseconds overflows the usual 212 992.
 const RECEIVE_BUFFER_OCTETS: usize = 4 << 20;
-/// Connections that wait to be accepted: where a crowd comes, one that finds no room waits a second
-/// for its next try. The kernel allows what net.core.somaxconn says.
-const BACKLOG: i32 = 4096;
+/// Connections that wait to be accepted, measured with 24 000 clients at once: with four times as
+/// many places those beyond a cap wait four times as long for their end, with half of them others
+/// find none, and try again a second later.
+const BACKLOG: i32 = 1024;
 /// How often another port is tried when port 0 gave one that UDP or TCP cannot have.
 const PORT_TRIES: usize = 16;
 

@@ -493,7 +493,8 @@ async fn answers_go_on_until_the_drain_and_then_everything_closes() {
 #[tokio::test]
 async fn a_port_in_use_refuses_to_start_and_says_what_to_do() {
     let running = start();
-    let udp_only = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    // Where no connection of another test may hold the port for TCP.
+    let udp_only = UdpSocket::bind("127.0.0.83:0").await.unwrap();
     for (address, protocol) in [(running.address, "tcp"), (udp_only.local_addr().unwrap(), "udp")] {
         let (_writer, shared) = SharedAnswers::new(&table(), &zone());
         let metrics = Metrics::register(&Registry::new()).unwrap();
