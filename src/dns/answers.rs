@@ -313,6 +313,11 @@ impl Compiler {
             return;
         }
         let answers = Answers::compile(table, &self.zone, Some(&self.shared.load()));
-        self.shared.store(Arc::new(answers));
+        self.put(Arc::new(answers));
+    }
+
+    /// Puts answers in force that are compiled already.
+    pub fn put(&mut self, answers: Arc<Answers>) {
+        self.shared.store(answers);
     }
 }
