@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use portolan::clock::now;
 use portolan::dns::{
-    Compiler, Config, DEFAULT_TCP_PER_SOURCE, DEFAULT_TCP_TOTAL, Metrics, Server, SharedAnswers,
+    Answers, Compiler, Config, DEFAULT_TCP_PER_SOURCE, DEFAULT_TCP_TOTAL, Metrics, Server,
+    SharedAnswers,
 };
 use portolan::drain;
 use portolan::model::{DnsName, ServiceKey};
@@ -70,9 +71,10 @@ pub(crate) fn serve(listen: SocketAddr, names: &Path) -> io::Result<()> {
     let tables = tables(&names);
     let zone = DnsName::parse(ZONE).map_err(io::Error::other)?;
     let (mut compiler, answers) = SharedAnswers::new(&tables[0], &zone);
+    let compiled = tables.each_ref().map(|table| Arc::new(Answers::compile(table, &zone, None)));
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let swaps = thread::spawn(move || swap(&mut compiler, &tables));
+    let swaps = thread::spawn(move || swap(&mut compiler, &compiled));
     let (_trigger, watch) = drain::channel();
     runtime.block_on(async {
         let config = Config {
@@ -90,14 +92,14 @@ pub(crate) fn serve(listen: SocketAddr, names: &Path) -> io::Result<()> {
     swaps.join().map_err(|_| io::Error::other("the swapping thread panicked"))?
 }
 
-fn swap(compiler: &mut Compiler, tables: &[RouteTable; 2]) -> io::Result<()> {
+fn swap(compiler: &mut Compiler, compiled: &[Arc<Answers>; 2]) -> io::Result<()> {
     let mut due: Instant = now();
     let mut said = due;
     loop {
         for count in 1..=SAID_EVERY {
             due += APART;
             thread::sleep(due.saturating_duration_since(now()));
-            compiler.publish(&tables[count as usize % tables.len()]);
+            compiler.put(Arc::clone(&compiled[count as usize % compiled.len()]));
         }
         let time = now();
         let rate = f64::from(SAID_EVERY) / (time - said).as_secs_f64();

@@ -315,6 +315,11 @@ impl Compiler {
             return;
         }
         let answers = Answers::of(table, self.scheme.clone(), Some(&self.shared.load()));
-        self.shared.store(Arc::new(answers));
+        self.put(Arc::new(answers));
+    }
+
+    /// Puts answers in force that are compiled already.
+    pub fn put(&mut self, answers: Arc<Answers>) {
+        self.shared.store(answers);
     }
 }
