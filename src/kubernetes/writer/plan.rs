@@ -11,7 +11,7 @@ use super::target::Rank;
 use crate::kubernetes::mirror::Existing;
 use crate::model::ServiceKey;
 use crate::objects::{
-    Desired, ExportStatus, Kind, Object, ObjectId, Pruned, SERVICE_LINGERS, derived_name,
+    Desired, ExportStatus, Kept, Kind, Object, ObjectId, Pruned, SERVICE_LINGERS, derived_name,
 };
 
 /// How long a name that should have nothing is remembered, so that a late object of it, from a
@@ -32,6 +32,8 @@ pub(super) struct Plan {
 struct Name {
     objects: BTreeMap<ObjectId, Arc<Object>>,
     export: Option<ExportStatus>,
+    /// What is not taken away yet.
+    kept: Kept,
     /// The derived Service of the name itself, if there is to be one: then slices follow it. Which
     /// ports of the gateway they may name is decided with the objects, from what it records.
     service: Option<ObjectId>,
@@ -85,6 +87,11 @@ impl Plan {
             self.owners.insert(id.clone(), desired.key.clone());
         }
         name.export = desired.export;
+        if name.kept != desired.kept {
+            // What is not kept any more lingers from now.
+            name.kept = desired.kept;
+            name.since = Some(now);
+        }
         name.empty_since =
             if name.objects.is_empty() { name.empty_since.or(Some(now)) } else { None };
         let own = own_service(&desired.key);
@@ -151,6 +158,9 @@ impl Plan {
         let wanted = name.objects.get(id).map(Arc::as_ref);
         match Change::between(wanted, exists) {
             None => Look::Settled,
+            Some(Change::Delete(_)) if exists.is_some_and(|e| name.kept.holds(&e.object)) => {
+                Look::Settled
+            }
             Some(change @ Change::Delete(_)) if id.kind == Kind::Service => {
                 Look::Change(change, name.lingers_since(key, id).unwrap_or(now) + SERVICE_LINGERS)
             }
