@@ -134,7 +134,8 @@ impl<R: Role> Conn<R> {
         }
     }
 
-    /// Whether the other side's kernel has ended it: known even while nothing is read.
+    /// Whether the other side's kernel has ended it, by FIN or reset: known even while nothing is
+    /// read. All that came before is still to be read here, whichever it was.
     pub(super) fn is_left(&self) -> bool {
         let ready = self.stream.get_ref().0.ready(Interest::READABLE).now_or_never();
         matches!(ready, Some(Ok(ready)) if ready.is_read_closed())

@@ -81,3 +81,15 @@ async fn read_to_reset(socket: &mut TcpStream) -> Vec<u8> {
 async fn write(socket: &mut TcpStream, octets: &[u8]) {
     soon(socket.write_all(octets)).await.unwrap();
 }
+
+/// Time passes, in which every look at stuck streams falls due.
+async fn pass(seconds: u32) {
+    tokio::time::pause();
+    for _ in 0..seconds {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        for _ in 0..8 {
+            tokio::task::yield_now().await;
+        }
+    }
+    tokio::time::resume();
+}
