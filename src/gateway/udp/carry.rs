@@ -92,18 +92,13 @@ impl Shared {
     fn on_frame(&self, lane: &Arc<Lane>, frame: Frame<'_>) -> Result<(), conn::Error> {
         let mut talk = lane.talk();
         match talk.opener.on(frame)? {
-            OpenerEvent::Reply(id, verdict) => {
-                if let Some(asked) = talk.asked.remove(&id) {
-                    // Whoever gave up has told the peer.
-                    let _gone = asked.send(verdict);
-                }
-            }
+            OpenerEvent::Reply(id, verdict) => talk.decide(id, verdict),
             OpenerEvent::Datagram(id, datagram) => {
                 drop(talk);
                 self.answered((lane.number, id), datagram);
             }
             OpenerEvent::Ended(id) => {
-                drop(talk.asked.remove(&id));
+                talk.ended(id);
                 drop(talk);
                 self.peer_ended((lane.number, id));
             }

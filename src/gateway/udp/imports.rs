@@ -295,12 +295,14 @@ impl Shared {
                 let sent = waiting.datagrams.iter().map(|datagram| berth.send(datagram));
                 let full = sent.filter(Result::is_err).count() as u64;
                 self.udp.metrics.dropped_by(Dropped::Queue, full);
-                session.peer = Some(peer);
-                // Whoever ended the lane before this looked for its sessions too early.
-                if !berth.lane().is_over() {
+                if berth.take_up() {
                     carried.insert(berth.place(), ticket);
                     session.carrier = Carrier::Tunnel(berth);
+                } else {
+                    let peer = peer.as_str();
+                    self.udp.metrics.ended(Direction::Outbound, peer, End::PeerEnded);
                 }
+                session.peer = Some(peer);
                 None
             }
             Ok(Won::Local(socket)) => {
