@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::conn::{self, Conn};
+use super::conn::{self, Conn, Flow};
 use super::lane::Lane;
 use super::metrics::End;
 use crate::clock;
@@ -89,7 +89,7 @@ impl Shared {
         Found::Fine
     }
 
-    fn on_frame(&self, lane: &Arc<Lane>, frame: Frame<'_>) -> Result<(), conn::Error> {
+    fn on_frame(&self, lane: &Arc<Lane>, frame: Frame<'_>) -> Result<Flow, conn::Error> {
         let mut talk = lane.talk();
         match talk.opener.on(frame)? {
             OpenerEvent::Reply(id, verdict) => talk.decide(id, verdict),
@@ -109,6 +109,6 @@ impl Shared {
             OpenerEvent::Ping(number) => lane.queue.control(&Control::Pong(number)),
             OpenerEvent::Ready(_) | OpenerEvent::Nothing => {}
         }
-        Ok(())
+        Ok(Flow::On)
     }
 }

@@ -41,12 +41,23 @@ pub(super) enum Error {
     Flooded,
 }
 
+/// Whether more frames are wanted in this turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// As many as have come.
+    On,
+    /// None: what they ask for must be seen to first.
+    Pause,
+}
+
 /// A framed connection.
 #[derive(Debug)]
 pub(super) struct Conn {
     stream: Box<tls::Stream>,
-    /// A frame that has come in part.
+    /// A frame that has come in part, behind those that wait for the next turn.
     rest: Vec<u8>,
+    /// Whole frames wait for the next turn.
+    paused: bool,
     out: Vec<u8>,
     written: usize,
     /// Who is at the other end.
@@ -67,6 +78,7 @@ impl Conn {
         Self {
             stream: Box::new(stream),
             rest: Vec::new(),
+            paused: false,
             out: Vec::new(),
             written: 0,
             expires: peer.expires().min(own_expiry),
@@ -80,13 +92,14 @@ impl Conn {
         self.expires <= wall
     }
 
-    /// Writes what waits and hands every frame that has come to `on_frame`, in order. Ready only
-    /// when it is over.
+    /// Writes what waits and hands every frame that has come to `on_frame`, in order; after
+    /// [`Flow::Pause`] the rest comes in another turn, which is due at once. Ready only when it is
+    /// over.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         queue: &Queue,
-        mut on_frame: impl FnMut(Frame<'_>) -> Result<(), Error>,
+        mut on_frame: impl FnMut(Frame<'_>) -> Result<Flow, Error>,
     ) -> Poll<Error> {
         queue.watch(cx.waker());
         if let Poll::Ready(Err(error)) = self.poll_write(cx, queue) {
@@ -129,9 +142,16 @@ impl Conn {
     fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
-        on_frame: &mut impl FnMut(Frame<'_>) -> Result<(), Error>,
+        on_frame: &mut impl FnMut(Frame<'_>) -> Result<Flow, Error>,
     ) -> Poll<Result<std::convert::Infallible, Error>> {
+        if self.paused {
+            self.paused = frames(&mut self.rest, &[], on_frame)? == Flow::Pause;
+        }
         loop {
+            if self.paused {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let Self { stream, rest, heard, .. } = self;
             let read = with_scratch(|scratch| {
                 let mut buffer = ReadBuf::new(scratch);
@@ -143,7 +163,7 @@ impl Conn {
                 *heard = clock::now();
                 Poll::Ready(frames(rest, came, on_frame))
             });
-            ready!(read)?;
+            self.paused = ready!(read)? == Flow::Pause;
         }
     }
 
@@ -158,37 +178,40 @@ impl Conn {
     }
 }
 
-/// Hands on every whole frame of what is left from before and what came; keeps the rest.
+/// Hands on every whole frame of what is left from before and what came, up to a pause; keeps the
+/// rest.
 fn frames(
     rest: &mut Vec<u8>,
     came: &[u8],
-    on_frame: &mut impl FnMut(Frame<'_>) -> Result<(), Error>,
-) -> Result<(), Error> {
+    on_frame: &mut impl FnMut(Frame<'_>) -> Result<Flow, Error>,
+) -> Result<Flow, Error> {
     if rest.is_empty() {
-        let at = each(came, on_frame)?;
+        let (at, flow) = each(came, on_frame)?;
         rest.extend_from_slice(&came[at..]);
-        return Ok(());
+        return Ok(flow);
     }
     rest.extend_from_slice(came);
-    let at = each(rest, on_frame)?;
+    let (at, flow) = each(rest, on_frame)?;
     rest.drain(..at);
     if rest.is_empty() {
         *rest = Vec::new();
     }
-    Ok(())
+    Ok(flow)
 }
 
-/// How many octets whole frames took.
+/// How many octets whole frames took, and whether more would have been wanted.
 fn each(
     octets: &[u8],
-    on_frame: &mut impl FnMut(Frame<'_>) -> Result<(), Error>,
-) -> Result<usize, Error> {
+    on_frame: &mut impl FnMut(Frame<'_>) -> Result<Flow, Error>,
+) -> Result<(usize, Flow), Error> {
     let mut at = 0;
     while let Some((frame, took)) = datagram::next(&octets[at..])? {
         at += took;
-        on_frame(frame)?;
+        if on_frame(frame)? == Flow::Pause {
+            return Ok((at, Flow::Pause));
+        }
     }
-    Ok(at)
+    Ok((at, Flow::On))
 }
 
 #[cfg(test)]
@@ -210,12 +233,17 @@ mod tests {
             let (mut rest, mut seen, mut at) = (Vec::new(), Vec::new(), 0);
             for cut in cuts.iter().cycle() {
                 let end = octets.len().min(at + cut);
-                frames(&mut rest, &octets[at..end], &mut |frame| {
+                let mut came = &octets[at..end];
+                // A pause loses nothing: the rest comes when it is asked for again.
+                while frames(&mut rest, came, &mut |frame| {
                     let Frame::Datagram(number, datagram) = frame else { panic!("{frame:?}") };
                     seen.push((number, datagram.len()));
-                    Ok(())
+                    Ok(if number % 3 == 0 { Flow::Pause } else { Flow::On })
                 })
-                .unwrap();
+                .unwrap() == Flow::Pause
+                {
+                    came = &[];
+                }
                 at = end;
                 if at == octets.len() {
                     break;

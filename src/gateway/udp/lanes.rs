@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
-use super::conn::{Conn, Error};
+use super::conn::{Conn, Error, Flow};
 use super::lane::Lane;
 use super::queue::Queue;
 use crate::clock;
@@ -215,7 +215,7 @@ async fn ready(conn: &mut Conn, opener: &mut Opener) -> Result<Ready, Error> {
                 // A drain is said again by data connections, whose probes hear it.
                 _ => {}
             }
-            Ok(())
+            Ok(Flow::On)
         });
         match (polled, said) {
             (Poll::Ready(error), _) => Poll::Ready(Err(error)),
