@@ -168,7 +168,7 @@ impl Upkeep {
     fn wish(&mut self, missing: &Missing) {
         let lanes = &self.shared.udp.lanes;
         if self.paused.contains_key(missing) {
-            return lanes.failed(&missing.peer);
+            return lanes.failed(missing);
         }
         let under_way = self.under_way.entry(missing.clone()).or_default();
         let there = lanes.count(missing) + *under_way;
@@ -191,7 +191,7 @@ impl Upkeep {
         }
         let lanes = &self.shared.udp.lanes;
         let Some((lane, conn)) = dialled else {
-            lanes.failed(&missing.peer);
+            lanes.failed(&missing);
             self.paused.insert(missing, clock::now());
             return;
         };
