@@ -11,10 +11,11 @@ use tokio::net::UdpSocket;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::backend::{self, send};
+use super::fair::Fair;
 use super::imports::Answering;
 use super::metrics::{Dropped, End};
 use super::queue::Queue;
-use super::table::{Table, Way};
+use super::table::Way;
 use crate::catalog::Backend;
 use crate::clock;
 use crate::gateway::Shared;
@@ -65,17 +66,17 @@ struct Session {
     begun: Instant,
 }
 
-/// The sessions of peers' clients, by the number of the connection and theirs on it.
+/// The sessions of peers' clients, by peer, the number of the connection and theirs on it.
 #[derive(Debug)]
-pub(in crate::gateway) struct Exports(Mutex<Table<(u64, u32), Session>>);
+pub(in crate::gateway) struct Exports(Mutex<Fair<(u64, u32), Session>>);
 
 impl Exports {
     /// Room for so many sessions.
     pub(super) fn new(most: usize) -> Self {
-        Self(Mutex::new(Table::new(most)))
+        Self(Mutex::new(Fair::new(most)))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table<(u64, u32), Session>> {
+    fn lock(&self) -> MutexGuard<'_, Fair<(u64, u32), Session>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -133,7 +134,7 @@ impl Shared {
         };
         line.sessions.fetch_add(1, Ordering::Relaxed);
         let mut exports = self.udp.exports.lock();
-        let (_, evicted) = exports.insert((line.number, id), session, clock::now());
+        let evicted = exports.insert(&line.peer, (line.number, id), session, clock::now());
         drop(exports);
         if let Some((place, session)) = evicted {
             self.export_over(place, session, End::Evicted);
@@ -142,12 +143,13 @@ impl Shared {
     }
 
     /// A datagram of a peer's client.
-    pub(super) fn to_backend(&self, place: (u64, u32), datagram: &[u8]) {
+    pub(super) fn to_backend(&self, line: &Line, id: u32, datagram: &[u8]) {
         let mut exports = self.udp.exports.lock();
-        let ticket = exports.find(&place);
-        let Some(ticket) = ticket else { return self.udp.metrics.dropped(Dropped::Ended) };
-        exports.touch(ticket, Way::Asking, clock::now());
-        let socket = exports.get_mut(ticket).map(|session| Arc::clone(&session.socket));
+        let socket = exports.of(&line.peer).and_then(|sessions| {
+            let ticket = sessions.find(&(line.number, id))?;
+            sessions.touch(ticket, Way::Asking, clock::now());
+            sessions.get_mut(ticket).map(|session| Arc::clone(&session.socket))
+        });
         drop(exports);
         match socket.map_or(Some(Dropped::Ended), |socket| send(&socket, datagram)) {
             None => self.udp.inbound[0].inc(),
@@ -162,13 +164,12 @@ impl Shared {
         id: u32,
         (socket, stop): Answering,
     ) {
-        let place = (line.number, id);
         let answers = backend::answers(&socket, |datagram| self.to_peer(&line, id, datagram));
         tokio::select! {
             () = stop.cancelled() => {}
             stopped = answers => {
                 if stopped == backend::Stopped::Refused {
-                    self.end_export(place, End::BackendRefused);
+                    self.end_export(&line, id, End::BackendRefused);
                 }
             }
         }
@@ -176,9 +177,15 @@ impl Shared {
 
     fn to_peer(&self, line: &Line, id: u32, datagram: &[u8]) -> backend::Wanted {
         let mut exports = self.udp.exports.lock();
-        let Some(ticket) = exports.find(&(line.number, id)) else { return backend::Wanted::No };
-        exports.touch(ticket, Way::Answering, clock::now());
+        let found = exports.of(&line.peer).and_then(|sessions| {
+            let ticket = sessions.find(&(line.number, id))?;
+            sessions.touch(ticket, Way::Answering, clock::now());
+            Some(())
+        });
         drop(exports);
+        if found.is_none() {
+            return backend::Wanted::No;
+        }
         if datagram.len() > MAX_DATAGRAM {
             self.udp.metrics.dropped(Dropped::TooLarge);
         } else if line.queue.datagram(id, datagram).is_err() {
@@ -190,9 +197,12 @@ impl Shared {
     }
 
     /// Ends one session.
-    pub(super) fn end_export(&self, place: (u64, u32), end: End) {
+    pub(super) fn end_export(&self, line: &Line, id: u32, end: End) {
         let mut exports = self.udp.exports.lock();
-        let taken = exports.find(&place).and_then(|ticket| exports.remove(ticket));
+        let taken = exports.of(&line.peer).and_then(|sessions| {
+            let ticket = sessions.find(&(line.number, id))?;
+            sessions.remove(ticket)
+        });
         drop(exports);
         if let Some((place, session)) = taken {
             self.export_over(place, session, end);
@@ -201,8 +211,11 @@ impl Shared {
 
     /// Ends every session of a connection.
     pub(super) fn end_line(&self, line: &Line, end: End) {
-        let all = self.udp.exports.lock().drain_where(|(number, _), _| *number == line.number);
-        for (place, session) in all {
+        let mut exports = self.udp.exports.lock();
+        let of_line = |(number, _): &(u64, u32), _: &Session| *number == line.number;
+        let all = exports.of(&line.peer).map(|sessions| sessions.drain_where(of_line));
+        drop(exports);
+        for (place, session) in all.into_iter().flatten() {
             self.export_over(place, session, end);
         }
     }

@@ -17,6 +17,7 @@ mod conn;
 mod door;
 mod ear;
 mod exports;
+mod fair;
 mod imports;
 mod lane;
 mod lanes;

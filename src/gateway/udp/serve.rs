@@ -140,10 +140,10 @@ impl Serving {
                         }
                     }
                     AcceptorEvent::Datagram(id, datagram) => {
-                        shared.to_backend((line.number, id), datagram);
+                        shared.to_backend(line, id, datagram);
                     }
                     AcceptorEvent::Ended(id) => {
-                        shared.end_export((line.number, id), End::PeerEnded);
+                        shared.end_export(line, id, End::PeerEnded);
                     }
                     AcceptorEvent::Ping(number) => line.queue.control(&Control::Pong(number)),
                     AcceptorEvent::Nothing => {}
