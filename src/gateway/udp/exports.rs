@@ -80,6 +80,11 @@ impl Exports {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Sessions of one service, or of all.
+    pub(super) fn count(&self, of: Option<&ServiceKey>) -> usize {
+        self.lock().count(|session| of.is_none_or(|key| session.asked.0 == *key))
+    }
+
     /// Sessions may be idle for so long and no longer.
     pub(super) fn drain(&self, most_idle: Duration) {
         self.lock().hurry(most_idle);

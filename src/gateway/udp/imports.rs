@@ -23,7 +23,7 @@ use super::table::{Table, Ticket, Way};
 use crate::clock;
 use crate::gateway::Shared;
 use crate::gateway::metrics::Direction;
-use crate::model::{Callee, ClusterId, PortKey, canonical};
+use crate::model::{Callee, ClusterId, PortKey, ServiceKey, canonical};
 use crate::wire::datagram::MAX_DATAGRAM;
 
 /// Datagrams kept for a session until it is accepted, and their octets after the first.
@@ -168,6 +168,22 @@ impl Imports {
     /// Whether it begins no session any more.
     pub(super) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Sessions with a backend of our own export: of one service, or of all.
+    pub(super) fn local(&self, of: Option<&ServiceKey>) -> usize {
+        self.lock().table.count(|_, session| {
+            let is_local = matches!(session.carrier, Carrier::Local { .. });
+            is_local && of.is_none_or(|key| session.door.callee.service == *key)
+        })
+    }
+
+    /// Sessions that a peer carries.
+    pub(super) fn carried_by(&self, peer: &ClusterId) -> usize {
+        self.lock().table.count(|_, session| {
+            let carried = matches!(session.carrier, Carrier::Tunnel(_));
+            carried && session.peer.as_ref() == Some(peer)
+        })
     }
 
     /// Whether a listener has sessions.

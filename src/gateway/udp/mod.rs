@@ -44,7 +44,8 @@ use super::metrics::Direction;
 use super::{Gateway, Shared};
 use crate::clock;
 use crate::drain::{Phase, Watch};
-use crate::model::Protocol;
+use crate::model::{ClusterId, Protocol};
+use crate::routes::Drained;
 use crate::tls::{self, PeerIdentity};
 
 /// Between looks for sessions that have been idle for too long.
@@ -77,6 +78,17 @@ impl Udp {
             outbound: metrics.ways(Direction::Outbound),
             inbound: metrics.ways(Direction::Inbound),
             metrics,
+        }
+    }
+
+    /// The sessions that are left of what is drained, `own` being the own cluster.
+    pub(super) fn sessions_of(&self, of: &Drained, own: &ClusterId) -> usize {
+        match of {
+            Drained::Cluster(cluster) if cluster == own => {
+                self.exports.count(None) + self.imports.local(None)
+            }
+            Drained::Cluster(cluster) => self.imports.carried_by(cluster),
+            Drained::Service(key) => self.exports.count(Some(key)) + self.imports.local(Some(key)),
         }
     }
 
