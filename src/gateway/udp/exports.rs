@@ -7,10 +7,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::net::UdpSocket;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::backend::{self, send};
+use super::backend::{self, Outlet, send};
 use super::fair::Fair;
 use super::imports::Answering;
 use super::metrics::{Dropped, End};
@@ -59,7 +58,7 @@ impl Line {
 #[derive(Debug)]
 struct Session {
     line: Arc<Line>,
-    socket: Arc<UdpSocket>,
+    outlet: Arc<Outlet>,
     _stop: DropGuard,
     asked: (ServiceKey, PortKey),
     trace: [u8; 16],
@@ -93,14 +92,14 @@ impl Exports {
 
 impl Shared {
     /// A socket connected to a backend of that port; the same one for a client's address where the
-    /// export wants that.
-    pub(super) fn backend_socket(
+    /// export wants that. "Overloaded" where streams and sessions have all descriptors.
+    pub(super) fn outlet(
         &self,
         table: &RouteTable,
         key: &ServiceKey,
         (port, pod): (PortKey, Option<&HostLabel>),
         client: Option<IpAddr>,
-    ) -> Result<UdpSocket, Verdict> {
+    ) -> Result<Outlet, Verdict> {
         let export = table.local_export(key).ok_or(Verdict::NoEndpoint)?;
         let backends = export.backends.get(&port).ok_or(Verdict::NoEndpoint)?;
         let is_allowed = |backend: &Backend| {
@@ -108,7 +107,8 @@ impl Shared {
             asked && self.is_backend(table, backend.address)
         };
         let kept = client.filter(|_| keeps_clients(table, export)).map(Client::of);
-        backend::connect(backends, is_allowed, kept)
+        let place = self.places.session().ok_or(Verdict::Overloaded)?;
+        Ok(Outlet::new(backend::connect(backends, is_allowed, kept)?, place))
     }
 
     /// Answers a peer's `OPEN`; what answers of its backend are read from.
@@ -127,11 +127,19 @@ impl Shared {
             return Err(Verdict::NotExported);
         };
         let client = open.client.address.map(|address| address.ip());
-        let socket = Arc::new(self.backend_socket(&table, &key, (port, pod.as_ref()), client)?);
+        let outlet = self.outlet(&table, &key, (port, pod.as_ref()), client);
+        if outlet.as_ref().err() == Some(&Verdict::Overloaded) {
+            // For the next one: what is given up is free only once its own task has had its turn.
+            let evicted = self.udp.exports.lock().make_room(&line.peer);
+            if let Some((place, session)) = evicted {
+                self.export_over(place, session, End::Evicted);
+            }
+        }
+        let outlet = Arc::new(outlet?);
         let stop = CancellationToken::new();
         let session = Session {
             line: Arc::clone(line),
-            socket: Arc::clone(&socket),
+            outlet: Arc::clone(&outlet),
             _stop: stop.clone().drop_guard(),
             asked: (key, port),
             trace: open.trace,
@@ -144,19 +152,19 @@ impl Shared {
         if let Some((place, session)) = evicted {
             self.export_over(place, session, End::Evicted);
         }
-        Ok((socket, stop))
+        Ok((outlet, stop))
     }
 
     /// A datagram of a peer's client.
     pub(super) fn to_backend(&self, line: &Line, id: u32, datagram: &[u8]) {
         let mut exports = self.udp.exports.lock();
-        let socket = exports.of(&line.peer).and_then(|sessions| {
+        let outlet = exports.of(&line.peer).and_then(|sessions| {
             let ticket = sessions.find(&(line.number, id))?;
             sessions.touch(ticket, Way::Asking, clock::now());
-            sessions.get_mut(ticket).map(|session| Arc::clone(&session.socket))
+            sessions.get_mut(ticket).map(|session| Arc::clone(&session.outlet))
         });
         drop(exports);
-        match socket.map_or(Some(Dropped::Ended), |socket| send(&socket, datagram)) {
+        match outlet.map_or(Some(Dropped::Ended), |outlet| send(&outlet.socket, datagram)) {
             None => self.udp.inbound[0].inc(),
             Some(dropped) => self.udp.metrics.dropped(dropped),
         }
@@ -167,9 +175,10 @@ impl Shared {
         self: Arc<Self>,
         line: Arc<Line>,
         id: u32,
-        (socket, stop): Answering,
+        (outlet, stop): Answering,
     ) {
-        let answers = backend::answers(&socket, |datagram| self.to_peer(&line, id, datagram));
+        let answers =
+            backend::answers(&outlet.socket, |datagram| self.to_peer(&line, id, datagram));
         tokio::select! {
             () = stop.cancelled() => {}
             stopped = answers => {

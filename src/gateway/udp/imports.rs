@@ -12,10 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::net::UdpSocket;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::backend::send;
+use super::backend::{Outlet, send};
 use super::ear::{Ear, Heard};
 use super::lane::{Berth, Lane};
 use super::metrics::{Dropped, End};
@@ -72,7 +71,7 @@ enum Carrier {
     /// A peer.
     Tunnel(Berth),
     /// A backend of our own export.
-    Local { socket: Arc<UdpSocket>, _stop: DropGuard },
+    Local { outlet: Arc<Outlet>, _stop: DropGuard },
     /// Nobody any more; the next datagram looks for another.
     Lost,
     /// Nobody accepted it: not tried again before that instant.
@@ -121,11 +120,11 @@ pub(super) enum Won {
     /// A peer.
     Tunnel(ClusterId, Berth),
     /// A backend of our own export.
-    Local(UdpSocket),
+    Local(Outlet),
 }
 
 /// A local backend whose answers are to be read until the token says so.
-pub(super) type Answering = (Arc<UdpSocket>, CancellationToken);
+pub(super) type Answering = (Arc<Outlet>, CancellationToken);
 
 /// The sessions of clients here.
 #[derive(Debug)]
@@ -240,7 +239,7 @@ impl Shared {
         let session = table.get_mut(ticket).ok_or(Dropped::Ended)?;
         let dropped = match &mut session.carrier {
             Carrier::Tunnel(berth) => berth.send(datagram).err().map(|_| Dropped::Queue),
-            Carrier::Local { socket, .. } => send(socket, datagram),
+            Carrier::Local { outlet, .. } => send(&outlet.socket, datagram),
             Carrier::Opening(waiting) => waiting.keep(datagram, kept),
             Carrier::Failed(until) if now < *until => Some(Dropped::Unaccepted),
             Carrier::Failed(_) | Carrier::Lost => {
@@ -321,14 +320,14 @@ impl Shared {
                 session.peer = Some(peer);
                 None
             }
-            Ok(Won::Local(socket)) => {
-                let (socket, stop) = (Arc::new(socket), CancellationToken::new());
-                for dropped in waiting.datagrams.iter().filter_map(|d| send(&socket, d)) {
+            Ok(Won::Local(outlet)) => {
+                let (outlet, stop) = (Arc::new(outlet), CancellationToken::new());
+                for dropped in waiting.datagrams.iter().filter_map(|d| send(&outlet.socket, d)) {
                     self.udp.metrics.dropped(dropped);
                 }
                 session.peer = Some(own.clone());
-                let answering = (Arc::clone(&socket), stop.clone());
-                session.carrier = Carrier::Local { socket, _stop: stop.drop_guard() };
+                let answering = (Arc::clone(&outlet), stop.clone());
+                session.carrier = Carrier::Local { outlet, _stop: stop.drop_guard() };
                 Some(answering)
             }
             Err(end) => {
