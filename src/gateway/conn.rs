@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, Re
 use super::memory::with_scratch;
 use super::role::{Event, Role};
 use crate::tls::{self, PeerIdentity};
+use crate::wire::datagram;
 use crate::wire::frame::{self, Control, HEADER_OCTETS, Header, Illegal, Kind, Payload};
 
 /// How long unacknowledged bytes may wait while no stream is open.
@@ -43,6 +44,9 @@ pub(super) enum Error {
     /// The peer sent a frame at the wrong time.
     #[error(transparent)]
     Illegal(#[from] Illegal),
+    /// The peer sent what is no frame of a datagram connection, or one at the wrong time.
+    #[error(transparent)]
+    Datagram(#[from] datagram::Error),
     /// The peer asks and asks and does not read.
     #[error("the peer does not read its answers")]
     Flooded,

@@ -8,11 +8,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
-use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::queue::Queue;
 use crate::clock;
+pub(super) use crate::gateway::conn::Error;
 use crate::gateway::memory::with_scratch;
 use crate::tls::{self, PeerIdentity};
 use crate::wire::datagram::{self, Frame};
@@ -23,23 +23,6 @@ const USER_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIME: Duration = Duration::from_millis(200);
 /// A buffer larger than this is not kept for the next octets.
 const KEPT_OCTETS: usize = 64 * 1024;
-
-/// Why a connection is of no more use.
-#[derive(Debug, Error)]
-pub(super) enum Error {
-    /// It ended.
-    #[error("the connection ended")]
-    Ended,
-    /// It broke.
-    #[error("the connection broke: {0}")]
-    Io(#[from] io::Error),
-    /// The peer sent what is no frame, or one at the wrong time.
-    #[error(transparent)]
-    Frame(#[from] datagram::Error),
-    /// The peer asks and asks and does not read.
-    #[error("the peer does not read its answers")]
-    Flooded,
-}
 
 /// Whether more frames are wanted in this turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
