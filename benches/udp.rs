@@ -43,21 +43,6 @@ fn seconds() -> u32 {
     arguments.nth(1).and_then(|seconds| seconds.parse().ok()).unwrap_or(SECONDS)
 }
 
-fn manifest(backend: SocketAddr) -> String {
-    format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{ namespace: shop, name: talk }}\n\
-         spec: {{ ports: [ {{ name: talk, protocol: UDP, port: 5300 }} ] }}\n---\n\
-         apiVersion: multicluster.x-k8s.io/v1beta1\nkind: ServiceExport\n\
-         metadata: {{ namespace: shop, name: talk }}\n---\n\
-         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  namespace: shop\n  \
-         name: talk-1\n  labels: {{ kubernetes.io/service-name: talk }}\naddressType: IPv4\n\
-         ports: [ {{ name: talk, protocol: UDP, port: {} }} ]\n\
-         endpoints: [ {{ addresses: [\"{}\"] }} ]\n",
-        backend.port(),
-        backend.ip()
-    )
-}
-
 async fn echo(socket: UdpSocket) {
     let mut buffer = vec![0; 2048];
     while let Ok((octets, from)) = socket.recv_from(&mut buffer).await {
@@ -168,7 +153,7 @@ async fn main() -> ExitCode {
     let world = World::new(&["paris", "oregon"]);
     let host: IpAddr = world.host("oregon", 2);
     let backend = UdpSocket::bind((host, 0)).await.expect("a free port");
-    world.manifest("oregon", "talk.yaml", &manifest(backend.local_addr().expect("bound")));
+    world.export_udp("oregon", "shop/talk", 5300, &[backend.local_addr().expect("bound")]);
     let mut tasks = JoinSet::new();
     let echoes = backend.local_addr().expect("bound");
     tasks.spawn(echo(backend));

@@ -16,24 +16,9 @@ use tokio::task::JoinSet;
 const OCTETS: usize = 1024 * 1024;
 const STREAMS: u8 = 4;
 
-fn service(port: u16, backend: SocketAddr) -> String {
-    format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{ namespace: shop, name: talk }}\n\
-         spec: {{ ports: [ {{ name: talk, protocol: UDP, port: {port} }} ] }}\n---\n\
-         apiVersion: multicluster.x-k8s.io/v1beta1\nkind: ServiceExport\n\
-         metadata: {{ namespace: shop, name: talk }}\n---\n\
-         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  namespace: shop\n  \
-         name: talk-1\n  labels: {{ kubernetes.io/service-name: talk }}\naddressType: IPv4\n\
-         ports: [ {{ name: talk, protocol: UDP, port: {} }} ]\n\
-         endpoints: [ {{ addresses: [\"{}\"] }} ]\n",
-        backend.port(),
-        backend.ip()
-    )
-}
-
 /// paris imports what oregon exports; where paris's clients ask.
 async fn pair(world: &World, port: u16, backend: SocketAddr) -> (Agent, Agent, SocketAddr) {
-    world.manifest("oregon", "talk.yaml", &service(port, backend));
+    world.export_udp("oregon", "shop/talk", port, &[backend]);
     let (paris, oregon) = (world.start("paris"), world.start("oregon"));
     paris.led_by("talk.shop", "oregon").await;
     let vip = paris.vip("talk.shop").await;

@@ -5,6 +5,7 @@
 //! may be another replica at any moment; only the leader allots ports, the others read them.
 
 mod pods;
+mod unheard;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -14,13 +15,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
+use self::unheard::Say;
 use crate::catalog::{LocalExport, NotExported, ServiceType};
 use crate::kubernetes::{
     ClusterView, Event, Events, GatewayMember, PeerSpec, Severity, Subject, Writer, WriterHandle,
 };
 use crate::model::{ClusterId, PortKey, PortNumber, ServiceKey};
 use crate::objects::{
-    Case, Desired, Exhausted, GatewayPod, Observed, PeerStatus, PodPorts, PortBook, World, desired,
+    Case, Desired, Exhausted, GatewayPod, Kept, Observed, PeerStatus, PodPorts, PortBook, World,
+    desired,
 };
 use crate::routes::{OpenPorts, Route, RouteTable, SharedTable};
 use crate::siblings::{Condition, Sibling, SiblingView};
@@ -98,6 +101,7 @@ struct Seen {
     allotted: Option<BTreeMap<PortKey, PortNumber>>,
     pods: Option<PodPorts>,
     exhausted: Option<Exhausted>,
+    kept: Kept,
 }
 
 impl Director {
@@ -171,9 +175,10 @@ impl Director {
         let unheard: BTreeSet<&ClusterId> = view.peers.keys().filter(is_unheard).collect();
         for key in self.names(&table, &view) {
             let route = table.services.get(&key).cloned();
-            if self.may_yet_be_exported(&key, route.as_deref(), &view, &unheard) {
-                continue;
-            }
+            let kept = match self.say(&key, route.as_deref(), &view, &unheard) {
+                Say::Nothing => continue,
+                Say::But(kept) => kept,
+            };
             let observed = view.observed(&key, refusals.get(&key).cloned());
             let (allotted, exhausted) = self.allot(&key, route.as_deref(), &observed, now);
             let (pods, lacking) = self.allot_pods(&key, route.as_deref(), &observed, now);
@@ -185,6 +190,7 @@ impl Director {
                 allotted,
                 pods,
                 exhausted: exhausted.or(lacking),
+                kept,
             };
             if !moved && self.seen.get(&key).is_some_and(|before| before.is(&seen)) {
                 continue;
@@ -202,29 +208,6 @@ impl Director {
         }
         self.world = Some(world);
         said
-    }
-
-    /// Whether what the cluster holds of a name could be the export of a peer that has not told
-    /// its catalog yet: a replica that just started must not take away what it does not know.
-    fn may_yet_be_exported(
-        &self,
-        key: &ServiceKey,
-        route: Option<&Route>,
-        view: &ClusterView,
-        unheard: &BTreeSet<&ClusterId>,
-    ) -> bool {
-        if unheard.is_empty() {
-            return false;
-        }
-        let known = self.seen.get(key).is_some_and(|seen| seen.route.is_some());
-        let recorded = view.services.get(&key.clone().into()).map(|service| &service.ports);
-        let held = view.imports.contains_key(key) || recorded.is_some();
-        let shrinks = route.is_none_or(|route| {
-            let gone = |port: &PortKey| route.port(*port).is_none();
-            recorded.is_some_and(|ports| ports.keys().any(gone))
-                || pods::lacks(route, key, view, unheard)
-        });
-        held && shrinks && !known
     }
 
     /// Every name that anything should exist for, exists for, or was said to exist for.
@@ -458,6 +441,7 @@ impl Seen {
             && self.allotted == other.allotted
             && self.pods == other.pods
             && self.exhausted == other.exhausted
+            && self.kept == other.kept
     }
 
     fn decide(&self, key: &ServiceKey, world: &World, wall_ms: i64) -> Desired {
@@ -470,7 +454,7 @@ impl Seen {
             pods: self.pods.as_ref(),
             exhausted: self.exhausted.as_ref(),
         };
-        desired(&case, &self.observed, world, wall_ms)
+        desired(&case, &self.observed, world, wall_ms).keeping(self.kept.clone())
     }
 
     /// Nobody exports it and nothing of it is left.

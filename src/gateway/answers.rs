@@ -61,13 +61,15 @@ impl Gateway {
         std::mem::replace(&mut *answers, next)
     }
 
-    /// The connections through this gateway that are left of what is drained: those to a peer, to
-    /// the own cluster, or to one of its services.
+    /// The connections and UDP sessions through this gateway that are left of what is drained: those
+    /// to a peer, to the own cluster, or to one of its services.
     #[must_use]
     pub fn connections(&self, of: &Drained) -> usize {
         let own = &self.shared.cluster;
         let is_ours = |live: &Live| matches!(live.way, Way::In | Way::Local);
-        self.shared.streams.count(|live| match of {
+        let streams = self.shared.streams.count(|live| match of {
+            // Connections that carry sessions, and probes, have no port.
+            _ if live.port.is_none() => false,
             Drained::Cluster(cluster) if cluster == own => is_ours(live),
             Drained::Cluster(cluster) => {
                 matches!(&live.way, Way::Out(target) if target.peer == *cluster)
@@ -75,6 +77,7 @@ impl Gateway {
             Drained::Service(key) => {
                 is_ours(live) && live.port.as_ref().is_some_and(|(service, _)| service == key)
             }
-        })
+        });
+        streams + self.shared.udp.sessions_of(of, own)
     }
 }

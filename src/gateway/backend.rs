@@ -102,7 +102,8 @@ impl Shared {
         let export = table.local_export(key).ok_or(Verdict::NoEndpoint)?;
         let place = self.loads.admit(key, export.most_streams).ok_or(Verdict::Overloaded)?;
         let stays = client.filter(|_| keeps_clients(table, export));
-        let wanted = Wanted { key, port, export, stays: stays.map(|from| Client::of(from.ip())) };
+        let stays = stays.map(|from| Client::of(from.ip()));
+        let wanted = Wanted { key, port, export, revision: table.revision, stays };
         let patience = time / tries.max(1);
         let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
         let mut verdict = Verdict::NoEndpoint;

@@ -243,6 +243,12 @@ impl Pods {
         self.ready.iter().filter(|pod| pod.is_ejected()).count()
     }
 
+    /// How many are new.
+    #[cfg(test)]
+    pub(super) fn rising(&self) -> usize {
+        self.ready.iter().filter(|pod| pod.joined.is_some()).count()
+    }
+
     /// Whether nobody would miss it.
     pub(super) fn is_unused(&self) -> bool {
         self.ready.iter().chain(self.gone.iter().map(|(_, pod)| pod)).all(|pod| pod.in_flight == 0)

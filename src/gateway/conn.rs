@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, Re
 use super::memory::with_scratch;
 use super::role::{Event, Role};
 use crate::tls::{self, PeerIdentity};
+use crate::wire::datagram;
 use crate::wire::frame::{self, Control, HEADER_OCTETS, Header, Illegal, Kind, Payload};
 
 /// How long unacknowledged bytes may wait while no stream is open.
@@ -43,6 +44,9 @@ pub(super) enum Error {
     /// The peer sent a frame at the wrong time.
     #[error(transparent)]
     Illegal(#[from] Illegal),
+    /// The peer sent what is no frame of a datagram connection, or one at the wrong time.
+    #[error(transparent)]
+    Datagram(#[from] datagram::Error),
     /// The peer asks and asks and does not read.
     #[error("the peer does not read its answers")]
     Flooded,
@@ -134,7 +138,8 @@ impl<R: Role> Conn<R> {
         }
     }
 
-    /// Whether the other side's kernel has ended it: known even while nothing is read.
+    /// Whether the other side's kernel has ended it, by FIN or reset: known even while nothing is
+    /// read. All that came before is still to be read here, whichever it was.
     pub(super) fn is_left(&self) -> bool {
         let ready = self.stream.get_ref().0.ready(Interest::READABLE).now_or_never();
         matches!(ready, Some(Ok(ready)) if ready.is_read_closed())

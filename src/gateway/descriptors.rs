@@ -1,8 +1,10 @@
-//! The descriptor limit, raised as far as the system lets us, and the caps of streams under it.
+//! The descriptor limit, raised as far as the system lets us, and the caps of streams and of UDP
+//! sessions under it.
 //!
 //! Clients and peers are counted apart, and all of them together fit into the limit: each side
-//! has some places for itself, and the rest are for whoever comes. So neither can starve the
-//! other, and one that is alone gets nearly all.
+//! has some places for itself, and the rest are for whoever comes, sessions among them. So neither
+//! can starve the other, and one that is alone gets nearly all. A session holds its place for as
+//! long as its socket is open, not only for as long as it is known.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,6 +16,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const KEPT: usize = 1_000;
 /// Descriptors of one stream: the application's and the tunnel's.
 const PER_STREAM: usize = 2;
+/// The same, as a semaphore counts.
+const STREAM_PERMITS: u32 = 2;
+/// Of those kept, for UDP sessions alone: some begin however many streams there are.
+const KEPT_SESSIONS: usize = 128;
 /// UDP sessions may take this part of the descriptors.
 const SESSIONS_SHARE: usize = 4;
 /// However low the limit, some streams are tried on each side.
@@ -59,14 +65,31 @@ fn common(configured: usize, total: usize, reserved: usize) -> usize {
     total.saturating_sub(2 * reserved).min(configured - reserved)
 }
 
-/// The places for streams.
+/// Descriptors for sessions alone: what no stream can use.
+fn unclaimed(limit: usize, streams: usize) -> usize {
+    let listening = LISTENERS.min(limit / 2);
+    let free = limit.saturating_sub(KEPT).saturating_sub(listening);
+    free.saturating_sub(PER_STREAM * streams).max(KEPT_SESSIONS.min(limit / RESERVED).max(LEAST))
+}
+
+/// The place of a UDP session's socket, given up when dropped.
+#[derive(Debug)]
+pub(super) struct SessionPlace {
+    _permit: OwnedSemaphorePermit,
+}
+
+/// The places for streams and for the sockets of UDP sessions.
 #[derive(Debug)]
 pub(super) struct Places {
     configured: usize,
     limit: usize,
     reserved: usize,
+    /// In streams.
     common_now: AtomicUsize,
+    /// In descriptors.
     common: Arc<Semaphore>,
+    /// In descriptors.
+    sessions: Arc<Semaphore>,
     clients: Arc<Semaphore>,
     peers: Arc<Semaphore>,
     /// That streams are fewer than configured was said: each further listener takes a little more.
@@ -90,7 +113,8 @@ impl Places {
             limit,
             reserved,
             common_now: AtomicUsize::new(common),
-            common: Arc::new(Semaphore::new(common)),
+            common: Arc::new(Semaphore::new(PER_STREAM * common)),
+            sessions: Arc::new(Semaphore::new(unclaimed(limit, 2 * reserved + common))),
             clients: Arc::new(Semaphore::new(reserved)),
             peers: Arc::new(Semaphore::new(reserved)),
             warned: AtomicBool::new(reserved + common < configured),
@@ -131,12 +155,15 @@ impl Places {
         let before = self.common_now.load(Ordering::Relaxed);
         let now = common(self.configured, total(self.limit, listeners), self.reserved);
         if now > before {
-            self.common.add_permits(now - before);
+            self.common.add_permits(PER_STREAM * (now - before));
             self.common_now.store(now, Ordering::Relaxed);
         } else if now < before {
             // Those in use are not taken away; the cap is then reached a little later.
-            let forgotten = self.common.forget_permits(before - now);
-            self.common_now.store(before - forgotten, Ordering::Relaxed);
+            let forgotten = self.common.forget_permits(PER_STREAM * (before - now));
+            if !forgotten.is_multiple_of(PER_STREAM) {
+                self.common.add_permits(forgotten % PER_STREAM);
+            }
+            self.common_now.store(before - forgotten / PER_STREAM, Ordering::Relaxed);
             if !self.warned.swap(true, Ordering::Relaxed) {
                 tracing::warn!(
                     descriptors = self.limit,
@@ -153,14 +180,22 @@ impl Places {
         tokio::select! {
             biased;
             own = Arc::clone(&self.clients).acquire_owned() => own.ok(),
-            common = Arc::clone(&self.common).acquire_owned() => common.ok(),
+            common = Arc::clone(&self.common).acquire_many_owned(STREAM_PERMITS) => common.ok(),
         }
     }
 
     /// A place for a peer's stream, if there is one now.
     pub(super) fn peer(&self) -> Option<OwnedSemaphorePermit> {
         let own = Arc::clone(&self.peers).try_acquire_owned();
-        own.or_else(|_| Arc::clone(&self.common).try_acquire_owned()).ok()
+        let common = || Arc::clone(&self.common).try_acquire_many_owned(STREAM_PERMITS);
+        own.or_else(|_| common()).ok()
+    }
+
+    /// A place for the socket of a UDP session, if there is one now.
+    pub(super) fn session(&self) -> Option<SessionPlace> {
+        let own = Arc::clone(&self.sessions).try_acquire_owned();
+        let permit = own.or_else(|_| Arc::clone(&self.common).try_acquire_owned());
+        permit.ok().map(|permit| SessionPlace { _permit: permit })
     }
 }
 
@@ -194,6 +229,39 @@ mod tests {
             let (_, together) = caps(10_000, limit, 100);
             assert!(PER_STREAM * together + KEPT + 100 <= limit, "{limit}: {together}");
         }
+    }
+
+    #[tokio::test]
+    async fn streams_and_sessions_never_take_more_descriptors_than_there_are() {
+        for limit in [256, 1_024, 2_000, 5_000, 20_000, 30_000, 41_000] {
+            let places = Places::under(10_000, limit);
+            let sessions: Vec<_> = std::iter::from_fn(|| places.session()).collect();
+            let mut streams = 2 * places.reserved;
+            streams += std::iter::from_fn(|| {
+                let common = Arc::clone(&places.common);
+                common.try_acquire_many_owned(STREAM_PERMITS).ok()
+            })
+            .map(OwnedSemaphorePermit::forget)
+            .count();
+            let taken = sessions.len() + PER_STREAM * streams;
+            // However low the limit, some of each are tried.
+            let floor = LEAST + 2 * PER_STREAM * LEAST;
+            assert!(taken <= limit.saturating_sub(KEPT - KEPT_SESSIONS).max(floor), "{limit}");
+        }
+    }
+
+    #[tokio::test]
+    async fn sessions_begin_while_streams_take_all_they_may() {
+        let places = Places::under(10_000, 20_000);
+        let streams: Vec<_> = std::iter::from_fn(|| places.peer()).collect();
+        assert_eq!(streams.len(), places.most());
+        let few: Vec<_> = std::iter::from_fn(|| places.session()).collect();
+        assert_eq!(few.len(), KEPT_SESSIONS);
+        drop((streams, few));
+        let sessions: Vec<_> = std::iter::from_fn(|| places.session()).collect();
+        assert!(sessions.len() > places.sessions(16_384), "one that is alone reaches its cap");
+        let streams: Vec<_> = std::iter::from_fn(|| places.peer()).collect();
+        assert_eq!(streams.len(), places.reserved, "streams keep places of their own");
     }
 
     #[tokio::test]

@@ -45,6 +45,8 @@ struct Port {
     key: PortKey,
     /// Whose backends `pods` has.
     of: Weak<LocalExport>,
+    /// Of which table that was.
+    revision: u64,
     pods: Pods,
 }
 
@@ -75,6 +77,8 @@ pub(super) struct Wanted<'a> {
     pub(super) port: PortKey,
     /// What is exported under that name.
     pub(super) export: &'a Arc<LocalExport>,
+    /// The revision of the table that says so.
+    pub(super) revision: u64,
     /// Whose stream it is, where the service wants its clients to stay where they are.
     pub(super) stays: Option<Client>,
 }
@@ -100,7 +104,8 @@ impl Loads {
         Some(Place { loads: Arc::clone(self), key: key.clone() })
     }
 
-    /// A seat at a backend that `fits` lets through.
+    /// A seat at a backend that `fits` lets through. A stream that began under an older table takes
+    /// one of those that the newer has: else backends would be gone and new again with each.
     pub(super) fn seat(
         self: &Arc<Self>,
         wanted: Wanted<'_>,
@@ -109,13 +114,15 @@ impl Loads {
         let now = clock::now();
         let mut book = self.lock();
         let port = book.service(wanted.key).port(wanted.port);
-        if !std::ptr::eq(port.of.as_ptr(), Arc::as_ptr(wanted.export)) {
+        let is_other = !std::ptr::eq(port.of.as_ptr(), Arc::as_ptr(wanted.export));
+        if is_other && wanted.revision >= port.revision {
             port.of = Arc::downgrade(wanted.export);
             let backends = wanted.export.backends.get(&wanted.port);
             let addresses: Vec<SocketAddr> =
                 backends.into_iter().flatten().map(|backend| backend.address).collect();
             port.pods.sync(&addresses, now);
         }
+        port.revision = port.revision.max(wanted.revision);
         let address = port.pods.take(wanted.stays, fits, now, rand::random::<f64>)?;
         let (loads, key) = (Arc::clone(self), wanted.key.clone());
         Some(Seat { loads, key, port: wanted.port, address, answered: AtomicBool::new(false) })
@@ -157,7 +164,7 @@ impl Book {
 impl Service {
     fn port(&mut self, key: PortKey) -> &mut Port {
         let place = self.ports.iter().position(|port| port.key == key).unwrap_or_else(|| {
-            self.ports.push(Port { key, of: Weak::new(), pods: Pods::default() });
+            self.ports.push(Port { key, of: Weak::new(), revision: 0, pods: Pods::default() });
             self.ports.len() - 1
         });
         &mut self.ports[place]
@@ -207,5 +214,43 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.loads.with_pods(&self.key, self.port, |pods| pods.ended(self.address));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::tests::{key, local_export, port_key};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_of_an_older_table_makes_no_backend_new_again() {
+        let (ejected, ejections) =
+            (Gauge::new("a", "a").unwrap(), IntCounter::new("b", "b").unwrap());
+        let loads = Arc::new(Loads::new(ejected, ejections));
+        let (key, port) = (key(), port_key());
+        let export = |hosts: std::ops::RangeInclusive<u8>| {
+            let addresses: Vec<_> = hosts.map(|host| ([10, 0, 0, host], 80).into()).collect();
+            Arc::new(local_export(&addresses))
+        };
+        let (older, newer) = (export(1..=4), export(1..=5));
+        let seat = |export, revision| {
+            let wanted = Wanted { key: &key, port, export, revision, stays: None };
+            loads.seat(wanted, |_| true).unwrap()
+        };
+        drop(seat(&older, 1));
+        drop(seat(&newer, 2));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        drop(seat(&newer, 2));
+        let new = || loads.with_pods(&key, port, |pods| pods.rising()).unwrap();
+        assert_eq!(new(), 0, "the fifth has been there for long");
+        for _ in 0..3 {
+            drop(seat(&older, 1));
+            drop(seat(&newer, 2));
+        }
+        assert_eq!(new(), 0);
+        // What a newer table says counts, though it leads back.
+        drop(seat(&older, 3));
+        drop(seat(&newer, 4));
+        assert_eq!(new(), 1);
     }
 }

@@ -46,6 +46,17 @@ struct Probe {
     pace: Pace,
     /// The standing connection was just lost: the next probe is due at once.
     hurry: bool,
+    /// Dials that led to other replicas behind the address since this one was last found.
+    strays: u32,
+}
+
+/// How far one fresh probe came.
+#[derive(Debug, Default)]
+struct Search {
+    /// Dials that led to another replica behind the same address.
+    strays: u32,
+    /// One led to the replica that is meant.
+    found: bool,
 }
 
 struct Landed {
@@ -69,8 +80,19 @@ enum Missed {
     Failed,
     /// It never left, for want of something here.
     Void,
-    /// Every dial led to another replica behind the same address.
-    Elsewhere,
+    /// So many dials led to another replica behind the same address, as far as there was time.
+    Elsewhere(u32),
+}
+
+impl Search {
+    /// Its time is over.
+    fn late(&self) -> Missed {
+        match self.strays {
+            // Over a long way there is no time for many dials: not found is not failed.
+            strays if strays > 0 && !self.found => Missed::Elsewhere(strays),
+            _ => Missed::Failed,
+        }
+    }
 }
 
 /// Probes `target` for ever.
@@ -96,6 +118,7 @@ pub(super) async fn run(
         interval: Duration::ZERO,
         pace: Pace::Steady,
         hurry: false,
+        strays: 0,
     };
     let mut payload = Vec::new();
     loop {
@@ -175,11 +198,13 @@ impl Probe {
             _ => {
                 let kind = ProbeKind::Fresh;
                 self.shared.news.tell(Fact::ProbeSent { target, kind, id, at });
-                let fresh =
-                    fresh_probe(Arc::clone(&self.shared), self.target.clone(), self.finds.clone());
+                let (shared, target) = (Arc::clone(&self.shared), self.target.clone());
+                let finds = self.finds.clone();
                 self.fresh.spawn(async move {
+                    let mut search = Search::default();
+                    let fresh = fresh_probe(shared, target, finds, &mut search);
                     let landed = tokio::time::timeout(FRESH_TIME, fresh).await;
-                    (id, landed.unwrap_or(Err(Missed::Failed)))
+                    (id, landed.unwrap_or_else(|_| Err(search.late())))
                 });
             }
         }
@@ -230,17 +255,32 @@ impl Probe {
         self.shared.news.tell(Fact::StandingLost { target, at });
     }
 
+    /// Whether a replica that so many more dials did not find behind its address has failed. A
+    /// shared address need not lead to it: while its old connection stands, that one tells
+    /// whether it lives; without, only [`MOST_DIALS`] that found others say that it is gone.
+    fn is_lost(&mut self, strays: u32) -> bool {
+        if self.standing.is_some() {
+            self.strays = 0;
+            return false;
+        }
+        self.strays += strays;
+        let is_lost = self.strays >= MOST_DIALS;
+        if is_lost {
+            self.strays -= MOST_DIALS;
+        }
+        is_lost
+    }
+
     fn on_fresh(&mut self, id: u64, landed: Result<Landed, Missed>) {
         let (target, kind, at) = (self.target.clone(), ProbeKind::Fresh, clock::now());
         match landed {
-            // A shared address need not lead to it: while its old connection stands, that one
-            // tells whether it lives.
-            Err(Missed::Elsewhere) if self.standing.is_some() => self.void(kind, id),
-            Err(Missed::Failed | Missed::Elsewhere) => {
+            Err(Missed::Elsewhere(strays)) if !self.is_lost(strays) => self.void(kind, id),
+            Err(Missed::Failed | Missed::Elsewhere(_)) => {
                 self.shared.news.tell(Fact::ProbeFailed { target, kind, id, at });
             }
             Err(Missed::Void) => self.void(kind, id),
             Ok(Landed { conn, rtt }) => {
+                self.strays = 0;
                 self.shared.news.tell(Fact::ProbeAnswered { target, kind, id, at, rtt });
                 if self.standing.is_none() {
                     self.standing = Some(conn);
@@ -257,6 +297,7 @@ async fn fresh_probe(
     shared: Arc<Shared>,
     target: Target,
     finds: mpsc::Sender<Find>,
+    search: &mut Search,
 ) -> Result<Landed, Missed> {
     for _ in 0..MOST_DIALS {
         let dialled = shared.dial(&target.peer, target.address).await;
@@ -272,7 +313,9 @@ async fn fresh_probe(
                 Ok(Event::Ready) => {
                     let landed = conn.target().ok_or(Missed::Failed)?;
                     shared.news.seen(landed.clone());
-                    if landed != target {
+                    search.found = landed == target;
+                    if !search.found {
+                        search.strays += 1;
                         // Another replica behind the same address: it can stand for itself once
                         // its echo is called off.
                         let _wound_up = hand_over(conn, landed, &finds).await;
@@ -312,7 +355,7 @@ async fn fresh_probe(
             }
         }
     }
-    Err(Missed::Elsewhere)
+    Err(Missed::Elsewhere(search.strays))
 }
 
 fn ask_echo(conn: &mut Tunnel) {

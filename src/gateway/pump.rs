@@ -6,6 +6,7 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
+use rustix::net::SendFlags;
 use tokio::net::TcpStream;
 
 use super::conn::{self, Conn};
@@ -121,6 +122,25 @@ impl<'a, R: Role> Pump<'a, R> {
         let waiting = self.pending.len() - self.taken;
         let is_stuck = waiting > 0 || self.tunnel_full;
         is_stuck.then(|| self.sent + self.received - waiting as u64)
+    }
+
+    /// Whether what came from the tunnel waits for the application.
+    pub(super) fn waits_for_app(&self) -> bool {
+        self.taken < self.pending.len()
+    }
+
+    /// Gives the application of what waits as much as there is room for. The runtime calls its
+    /// socket writable only once a third of a large buffer is free, for which a slow receiver may
+    /// need minutes.
+    pub(super) fn push(&mut self) {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        while self.taken < self.pending.len() {
+            // What is wrong, if anything is, the next poll tells.
+            match rustix::net::send(self.app, &self.pending[self.taken..], flags) {
+                Ok(count) if count > 0 => self.taken += count,
+                _ => return,
+            }
+        }
     }
 
     /// Whether what waits is for the tunnel.

@@ -19,9 +19,12 @@ use crate::wire::frame::Control;
 
 /// Asks about an open stream; its own connection's `PONG` answers.
 const ASKING: u64 = 0;
-/// A receiver that takes nothing for so long is worth asking who still sends: whoever has gone
-/// cannot say so, because behind what waits nothing is read.
+/// A tunnel that takes nothing for so long is worth a look at its client, who may have gone.
 const STUCK_FOR: Duration = Duration::from_secs(5);
+/// A receiver that takes nothing for so long is worth asking who still sends: whoever has gone
+/// cannot say so, because behind what waits nothing is read. Who has left, by FIN or reset, may
+/// have said all and its own FIN before: whoever takes some now and then gets it.
+const UNTAKEN_FOR: Duration = Duration::from_secs(60);
 /// Between questions to the other gateway meanwhile.
 const ASK_EVERY: Duration = Duration::from_secs(10);
 
@@ -149,22 +152,27 @@ impl Stuck {
         passed.is_some()
     }
 
-    /// How it ends where the side that sends has left. The other gateway is asked now and then:
-    /// a process that is gone has its kernel answer with a reset, and nothing else would tell
-    /// while its last octets wait.
+    /// How it ends where nothing is taken for long. The other gateway is then asked now and then: a
+    /// process that is gone has its kernel answer with a reset, and nothing else would tell while
+    /// its last octets wait. Not sooner: one that left in order is gone as well, and the reset
+    /// takes what its kernel still has to send.
     fn end<R: Role>(&mut self, app: &TcpStream, pump: &mut Pump<'_, R>) -> Option<Outcome> {
         let now = clock::now();
+        pump.push();
+        self.follow(pump.stuck_at());
         let (_, since) = self.at?;
-        if now.duration_since(since) < STUCK_FOR {
+        let stuck = now.duration_since(since);
+        if stuck >= STUCK_FOR && pump.tunnel_is_full() && ends::is_reset(app) {
+            return Some(Outcome::AppBroken);
+        }
+        if stuck < UNTAKEN_FOR {
             return None;
         }
         if pump.conn().is_left() {
             return Some(Outcome::Lost(conn::Error::Ended));
         }
-        if pump.tunnel_is_full() {
-            return ends::is_reset(app).then_some(Outcome::AppBroken);
-        }
-        if self.asked.is_none_or(|asked| now.duration_since(asked) >= ASK_EVERY) {
+        let asked = self.asked.is_some_and(|asked| now.duration_since(asked) < ASK_EVERY);
+        if !pump.tunnel_is_full() && !asked {
             self.asked = Some(now);
             pump.conn().queue(&Control::Ping(ASKING));
         }
@@ -195,6 +203,8 @@ async fn run<R: Role>(
                 Step::Done(outcome) => return End::Of(outcome),
             },
             order = live.ordered() => match order {
+                // No answer would be read.
+                Order::Ask if pump.waits_for_app() => {}
                 Order::Ask => pump.conn().queue(&Control::Ping(ASKING)),
                 Order::Drain => pump.conn().queue(&Control::Drain),
                 Order::Look => {

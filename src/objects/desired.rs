@@ -11,7 +11,7 @@ use super::labels::{
     write_ports,
 };
 use super::object::{Meta, Object, Owner};
-use super::observed::{Desired, Observed, ObservedImport, ObservedService, World};
+use super::observed::{Desired, Kept, Observed, ObservedImport, ObservedService, World};
 use super::pods;
 use super::ports::{Exhausted, has_gateway};
 use super::ready::{export_status, pending, says};
@@ -55,7 +55,8 @@ pub type PodPorts = BTreeMap<PodName, BTreeMap<PortKey, PortNumber>>;
 /// it is foreign, leaves it alone and says so.
 #[must_use]
 pub fn desired(case: &Case<'_>, observed: &Observed, world: &World, now_ms: i64) -> Desired {
-    let mut desired = Desired { key: case.key.clone(), objects: Vec::new(), export: None };
+    let mut desired =
+        Desired { key: case.key.clone(), objects: Vec::new(), export: None, kept: Kept::default() };
     if !observed.namespace_exists {
         return desired;
     }

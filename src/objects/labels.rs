@@ -37,10 +37,19 @@ const KEPT_OCTETS: usize = 40;
 /// So many hex digits of a digest tell names apart.
 const DIGEST_DIGITS: usize = 10;
 
+/// The same for pods, whose names their exporter chooses freely: two of one digest, where ten
+/// digits took it a million tries, are not to be found.
+const POD_KEPT_OCTETS: usize = 20;
+const POD_DIGEST_DIGITS: usize = 30;
+
 /// The first digits of the SHA-256 of a text.
 pub(super) fn short_digest(text: &str) -> String {
-    let mut hex = String::with_capacity(DIGEST_DIGITS);
-    for octet in &digest(&SHA256, text.as_bytes()).as_ref()[..DIGEST_DIGITS / 2] {
+    first_digits(text, DIGEST_DIGITS)
+}
+
+fn first_digits(text: &str, digits: usize) -> String {
+    let mut hex = String::with_capacity(digits);
+    for octet in &digest(&SHA256, text.as_bytes()).as_ref()[..digits / 2] {
         // Writing to a string cannot fail.
         let _ = write!(hex, "{octet:02x}");
     }
@@ -51,12 +60,15 @@ pub(super) fn short_digest(text: &str) -> String {
 /// and 10 hex digits of SHA-256(namespace/name); 60 octets at most, an RFC 1035 label.
 #[must_use]
 pub fn derived_name(key: &ServiceKey) -> String {
-    derived(key.name.as_str(), &key.to_string())
+    let digest = short_digest(&key.to_string());
+    derived(key.name.as_str(), KEPT_OCTETS, &digest)
 }
 
-/// The same for one remote pod of it, from its hostname and SHA-256(namespace/name/pod.cluster).
+/// The same for one remote pod of it: `portolan-`, the first 20 octets of its hostname, `-` and 30
+/// hex digits of SHA-256(namespace/name/pod.cluster).
 pub(super) fn derived_pod_name(key: &ServiceKey, pod: &PodName) -> String {
-    derived(pod.hostname.as_str(), &format!("{key}/{pod}"))
+    let digest = first_digits(&format!("{key}/{pod}"), POD_DIGEST_DIGITS);
+    derived(pod.hostname.as_str(), POD_KEPT_OCTETS, &digest)
 }
 
 /// The name of the derived Service of a service or of one remote pod of it.
@@ -68,10 +80,10 @@ pub fn derived_name_of(callee: &Callee) -> String {
     }
 }
 
-fn derived(shown: &str, whole: &str) -> String {
+fn derived(shown: &str, most: usize, digest: &str) -> String {
     // A label is ASCII, so any octet is a boundary.
-    let kept = &shown[..shown.len().min(KEPT_OCTETS)];
-    format!("portolan-{kept}-{}", short_digest(whole))
+    let kept = &shown[..shown.len().min(most)];
+    format!("portolan-{kept}-{digest}")
 }
 
 /// The name of a port of the derived Service: `<proto>-<number>`.

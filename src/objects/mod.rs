@@ -39,8 +39,8 @@ pub use labels::{
 };
 pub use object::{Kind, McsVersion, Meta, Object, ObjectId, Owner};
 pub use observed::{
-    Desired, ExportStatus, GatewayPod, Observed, ObservedExport, ObservedImport, ObservedService,
-    SERVICE_LINGERS, World,
+    Desired, ExportStatus, GatewayPod, Kept, Observed, ObservedExport, ObservedImport,
+    ObservedService, SERVICE_LINGERS, World,
 };
 pub use peer::PeerStatus;
 pub use ports::{Exhausted, PORT_RESTS, PortBook};

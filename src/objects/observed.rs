@@ -8,9 +8,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::condition::Condition;
+use super::labels::{LABEL_SLICE_SERVICE, LABEL_SOURCE_CLUSTER, derived_pod_name};
 use super::object::{McsVersion, Object};
 use crate::catalog::IpFamily;
-use crate::model::{PodName, PortKey, PortNumber, Protocol, ServiceKey};
+use crate::model::{ClusterId, PodName, PortKey, PortNumber, Protocol, ServiceKey};
 
 /// How long a derived Service stays, empty, after its import or its pod went: nobody who still has
 /// its address from DNS reaches somebody else there, and a pod that is replaced comes back to it.
@@ -101,7 +102,8 @@ pub struct ObservedExport {
 }
 
 /// Everything that should exist for one name. An object of ours with this key that is not among
-/// `objects` is to go: imports and slices at once, derived Services [`SERVICE_LINGERS`] later.
+/// `objects` nor `kept` is to go: imports and slices at once, derived Services
+/// [`SERVICE_LINGERS`] later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Desired {
     /// The name.
@@ -110,6 +112,65 @@ pub struct Desired {
     pub objects: Vec<Object>,
     /// The status of the ServiceExport, where there is one.
     pub export: Option<ExportStatus>,
+    /// What else may stay.
+    pub kept: Kept,
+}
+
+/// Objects of a name that stay as they are, although nobody wants them: they are of peers that
+/// have not told their catalog yet.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Kept {
+    clusters: BTreeSet<ClusterId>,
+    /// Derived Services of pods, by name.
+    services: BTreeSet<Box<str>>,
+}
+
+impl Kept {
+    /// What there is of these pods.
+    #[must_use]
+    pub fn of<'a>(key: &ServiceKey, pods: impl IntoIterator<Item = &'a PodName>) -> Self {
+        let mut kept = Self::default();
+        for pod in pods {
+            kept.clusters.insert(pod.cluster.clone());
+            kept.services.insert(derived_pod_name(key, pod).into());
+        }
+        kept
+    }
+
+    /// Whether nothing is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.clusters.is_empty()
+    }
+
+    /// Whether that object is.
+    #[must_use]
+    pub fn holds(&self, object: &Object) -> bool {
+        let meta = object.meta();
+        let is_one = |name: &Box<str>| self.services.contains(name);
+        match object {
+            Object::Service(_) => is_one(&meta.name),
+            Object::Slice(_) => {
+                let source = meta.labels.get(LABEL_SOURCE_CLUSTER);
+                meta.labels.get(LABEL_SLICE_SERVICE).is_some_and(is_one)
+                    || self.clusters.iter().any(|of| source.is_some_and(|at| **at == *of.as_str()))
+            }
+            Object::Import(_) => false,
+        }
+    }
+}
+
+impl Desired {
+    /// Leaves alone what there is of these pods, which the route does not know.
+    #[must_use]
+    pub fn keeping(mut self, kept: Kept) -> Self {
+        for object in &mut self.objects {
+            if let Object::Import(import) = object {
+                import.status.clusters.extend(kept.clusters.iter().cloned());
+            }
+        }
+        Self { kept, ..self }
+    }
 }
 
 /// The status of a ServiceExport.

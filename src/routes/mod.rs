@@ -22,7 +22,7 @@ mod tests;
 pub use inputs::{Inputs, PeerInput};
 pub use order::tied_up_to;
 pub use plan::{plan, plan_service, replan};
-pub use pods::{MAX_REMOTE_PODS, RemotePod, RemotePods};
+pub use pods::{MAX_POD_PORTS, MAX_REMOTE_PODS, RemotePod, RemotePods};
 pub use pressure::{Answers, Pressure};
 pub use shared::{SharedTable, TableWriter};
 pub use steer::{By, Drained, Drains, Orders, Steered, Steering};

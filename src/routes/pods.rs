@@ -12,6 +12,10 @@ use crate::model::{ClusterId, Locality, PodName, PortKey, PortNumber, Protocol};
 /// The most pods of one import that are led to.
 pub const MAX_REMOTE_PODS: usize = 64;
 
+/// The most ports of one such pod that are led to: each takes one of the gateway's, which all
+/// imports share, and what a pod has is its exporter's to say.
+pub const MAX_POD_PORTS: usize = 16;
+
 /// A port of an address, and the Service port it stands for.
 type Listens = BTreeMap<(Protocol, PortNumber), PortKey>;
 
@@ -20,7 +24,8 @@ type Listens = BTreeMap<(Protocol, PortNumber), PortKey>;
 pub struct RemotePod {
     /// Which.
     pub name: PodName,
-    /// The ports of the import that it serves and the gateway carries, ascending; at least one.
+    /// The ports of the import that it serves and the gateway carries, ascending; at least one, at
+    /// most [`MAX_POD_PORTS`].
     pub ports: Vec<EndpointPort>,
     /// Its addresses here, at most one per family; empty as long as it has none.
     pub vips: Vec<IpAddr>,
@@ -35,6 +40,8 @@ pub struct RemotePods {
     pub led: Vec<RemotePod>,
     /// How many more there are: these are not reached.
     pub left_out: usize,
+    /// How many more ports those that are led to have: these are not reached.
+    pub ports_left_out: usize,
     /// Clusters that have ready pods of which none has a hostname: these are not reached.
     pub nameless: Vec<ClusterId>,
 }
@@ -109,6 +116,9 @@ impl RemotePods {
         }
         for pod in &mut pods.led {
             pod.vips = vips(&pod.name);
+            pods.ports_left_out += pod.ports.len().saturating_sub(MAX_POD_PORTS);
+            pod.ports.sort_unstable();
+            pod.ports.truncate(MAX_POD_PORTS);
         }
         pods
     }
@@ -142,6 +152,14 @@ impl RemotePods {
 impl fmt::Display for RemotePods {
     /// What people must know of those that are not led to; empty when all are.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.ports_left_out > 0 {
+            let more = if self.left_out > 0 || !self.nameless.is_empty() { "; " } else { "" };
+            write!(
+                f,
+                "{} ports of pods of clusters whose network is not ours are not reached: the gateway leads to at most {MAX_POD_PORTS} of a pod, those of the lowest numbers{more}",
+                self.ports_left_out
+            )?;
+        }
         if self.left_out > 0 {
             write!(
                 f,
@@ -219,6 +237,24 @@ mod tests {
         // 8080 is where the pod has the first, and the number of the second.
         assert_eq!(listens(&[(80, 8080), (8080, 9090)]), [(80, 80), (8080, 80), (9090, 8080)]);
         assert_eq!(listens(&[(80, 9000), (81, 9000)]), [(80, 80), (81, 81), (9000, 80)]);
+    }
+
+    #[test]
+    fn no_pod_takes_more_than_so_many_of_the_ports_that_all_imports_share() {
+        let all: Vec<PortKey> = (1..=1_000).map(tcp).collect();
+        let host = ExportedHost {
+            hostname: HostLabel::parse("db-0").unwrap(),
+            ports: all.iter().rev().map(|port| (*port).into()).collect(),
+        };
+        let (oregon, hosts) = (ClusterId::parse("oregon").unwrap(), [host]);
+        let clusters: [(&ClusterId, &[ExportedHost], bool); 1] = [(&oregon, &hosts, true)];
+        let wanted = all.iter().copied().collect();
+        let pods = RemotePods::choose(clusters.into_iter(), &wanted, |_| Vec::new());
+        let led: Vec<PortKey> = pods.led[0].ports.iter().map(|port| port.key).collect();
+        assert_eq!(led, all[..MAX_POD_PORTS]);
+        let told = pods.to_string();
+        assert!(told.starts_with("984 ports of pods"), "{told}");
+        assert!(told.contains("at most 16 of a pod"), "{told}");
     }
 
     #[test]

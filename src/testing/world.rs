@@ -139,10 +139,29 @@ impl World {
         backends: &[SocketAddr],
         annotations: &str,
     ) {
+        self.write_export(cluster, key, ("TCP", port), backends, annotations);
+    }
+
+    /// As [`World::export`], of a port for datagrams.
+    ///
+    /// # Panics
+    /// When the disk refuses.
+    pub fn export_udp(&self, cluster: &str, key: &str, port: u16, backends: &[SocketAddr]) {
+        self.write_export(cluster, key, ("UDP", port), backends, "");
+    }
+
+    fn write_export(
+        &self,
+        cluster: &str,
+        key: &str,
+        (protocol, port): (&str, u16),
+        backends: &[SocketAddr],
+        annotations: &str,
+    ) {
         let (namespace, name) = key.split_once('/').expect("namespace/name");
         let mut text = format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{ namespace: {namespace}, name: {name} }}\n\
-             spec: {{ ports: [ {{ port: {port} }} ] }}\n---\n\
+             spec: {{ ports: [ {{ protocol: {protocol}, port: {port} }} ] }}\n---\n\
              apiVersion: multicluster.x-k8s.io/v1beta1\nkind: ServiceExport\nmetadata:\n  \
              namespace: {namespace}\n  name: {name}\n  annotations:\n    test: world\n"
         );
@@ -154,8 +173,8 @@ impl World {
                 text,
                 "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  \
                  namespace: {namespace}\n  name: {name}-{index}\n  labels: {{ \
-                 kubernetes.io/service-name: {name} }}\naddressType: IPv4\nports: [ {{ port: {} }} \
-                 ]\nendpoints: [ {{ addresses: [\"{}\"] }} ]\n",
+                 kubernetes.io/service-name: {name} }}\naddressType: IPv4\nports: [ {{ protocol: \
+                 {protocol}, port: {} }} ]\nendpoints: [ {{ addresses: [\"{}\"] }} ]\n",
                 backend.port(),
                 backend.ip()
             )

@@ -6,20 +6,9 @@ use std::time::Instant;
 
 use super::{Director, Seen};
 use crate::kubernetes::{ClusterView, Event, Severity, Subject};
-use crate::model::{Callee, ClusterId, PodName, PortKey, ServiceKey};
+use crate::model::{Callee, PodName, PortKey, ServiceKey};
 use crate::objects::{Exhausted, Observed, PodPorts};
 use crate::routes::{RemotePods, Route};
-
-/// Whether the cluster holds a pod of an unheard peer that the import's route does not know.
-pub(super) fn lacks(
-    route: &Route,
-    key: &ServiceKey,
-    view: &ClusterView,
-    unheard: &BTreeSet<&ClusterId>,
-) -> bool {
-    let mut held = Callee::pods(&view.services, key);
-    held.any(|(pod, _)| unheard.contains(&pod.cluster) && route.pods.get(pod).is_none())
-}
 
 impl Director {
     /// The gateway's ports of each remote pod of an import; allotted as those of imports are.

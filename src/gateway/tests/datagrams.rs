@@ -14,6 +14,7 @@ use crate::catalog::{Backend, CallerRules, LocalCatalog, SessionAffinity};
 use crate::drain::Phase;
 use crate::gateway::{Config, ListenOn};
 use crate::model::{PortNumber, PortSpec, Protocol, ServiceKey};
+use crate::routes::Drained;
 use crate::wire::datagram::MAX_DATAGRAM;
 use crate::wire::frame::{Asked, Client, Control, Open, Verdict};
 
@@ -303,6 +304,22 @@ async fn quic_sized_datagrams_flow_both_ways_without_a_loss() {
     let (_, from) = soon(backend.recv_from(&mut buffer)).await.unwrap();
     both_ways(&client, &backend, from, 3_000).await;
     assert_eq!((dropped(&paris), dropped(&oregon)), (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn sessions_count_as_what_is_left_of_a_drain() {
+    let pair = pair().await;
+    let client = client_of(pair.paris.vip).await;
+    assert_eq!(ask(&client, b"a").await, b"a");
+    let left = |site: &Site, of: &Drained| site.gateway.connections(of);
+    let [paris, oregon] = [&pair.paris, &pair.oregon].map(|s| Drained::Cluster(s.name.clone()));
+    // The connections that carry it are none of their own.
+    assert_eq!(left(&pair.paris, &oregon), 1);
+    assert_eq!(left(&pair.paris, &paris), 0);
+    assert_eq!(left(&pair.oregon, &oregon), 1);
+    assert_eq!(left(&pair.oregon, &Drained::Service(key())), 1);
+    let other = ServiceKey::parse("shop/other").unwrap();
+    assert_eq!(left(&pair.oregon, &Drained::Service(other)), 0);
 }
 
 #[tokio::test]

@@ -14,7 +14,9 @@ use crate::gateway::conn::Conn;
 use crate::gateway::role::Event;
 use crate::model::ReplicaId;
 use crate::tls::{Handlers, Limits, Listener};
-use crate::wire::frame::{Acceptor, Control, Ready, Reply, Reset, ResetReason, Verdict};
+use crate::wire::frame::{
+    Acceptor, Control, MAX_PAYLOAD, Ready, Reply, Reset, ResetReason, Verdict,
+};
 
 /// What a fake peer does with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub(super) enum Script {
     AcceptLate(Duration),
     /// Accepts, sends these octets, then ends it without FIN.
     AcceptThenVanish(&'static [u8]),
+    /// Accepts, sends so many whole frames and its FIN, and leaves in order.
+    SayAndLeave(usize),
     /// Where early data is announced, gives it back and accepts only then; else accepts at once
     /// and gives back the first octets.
     GiveBack,
@@ -150,6 +154,18 @@ async fn follow(
                 conn.queue_some(reply);
                 conn.queue_payload(octets);
                 return conn.close().await;
+            }
+            Script::SayAndLeave(frames) => {
+                let reply = conn.role().reply(Verdict::Accepted);
+                conn.queue_some(reply);
+                for _ in 0..frames {
+                    conn.queue_payload(&[7; MAX_PAYLOAD]);
+                }
+                let fin = conn.role().fin();
+                conn.queue_some(fin);
+                conn.flush().await.unwrap();
+                conn.close().await;
+                return played();
             }
             Script::GiveBack => {
                 let accepted = if open.early { None } else { conn.role().reply(Verdict::Accepted) };

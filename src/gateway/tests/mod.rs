@@ -23,6 +23,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+pub(in crate::gateway) use self::sites::{key, local_export, port_key};
+
 /// Longer than anything here takes on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -80,4 +82,16 @@ async fn read_to_reset(socket: &mut TcpStream) -> Vec<u8> {
 
 async fn write(socket: &mut TcpStream, octets: &[u8]) {
     soon(socket.write_all(octets)).await.unwrap();
+}
+
+/// Time passes, in which every look at stuck streams falls due.
+async fn pass(seconds: u32) {
+    tokio::time::pause();
+    for _ in 0..seconds {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        for _ in 0..8 {
+            tokio::task::yield_now().await;
+        }
+    }
+    tokio::time::resume();
 }

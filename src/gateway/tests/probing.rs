@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::fakes::{Fake, Script};
 use super::sites::{Loops, Mesh, Pair, Site, pair};
@@ -72,6 +74,44 @@ async fn another_replica_behind_the_address_is_seen_and_the_meant_one_fails() {
     paris.fact(failed).await;
 }
 
+/// A relay that takes its time with each connection, as a long way does.
+async fn far(to: std::net::SocketAddr, delay: Duration) -> (std::net::SocketAddr, JoinSet<()>) {
+    let (listener, address) = super::backend().await;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut relays = JoinSet::new();
+        while let Ok((mut near, _)) = listener.accept().await {
+            relays.spawn(async move {
+                tokio::time::sleep(delay).await;
+                let mut there = TcpStream::connect(to).await.unwrap();
+                let _ended = tokio::io::copy_bidirectional(&mut near, &mut there).await;
+            });
+        }
+    });
+    (address, tasks)
+}
+
+#[tokio::test]
+async fn a_replica_that_a_long_way_left_no_time_to_find_has_not_failed() {
+    let mesh = Mesh::new(&["paris", "oregon"]);
+    let mut paris = Site::start(&mesh, "paris", Loops::Probing);
+    let oregon = Site::start(&mesh, "oregon", Loops::Quiet);
+    // Two dials in the time of a probe, and both lead to the other replica.
+    let (address, _relay) = far(oregon.address, Duration::from_millis(1_200)).await;
+    let meant = ReplicaId::from_u64(1);
+    paris.know("oregon", address, Some(meant));
+    let of_it = |f: &Fact| match f {
+        Fact::ProbeVoid { target, .. } | Fact::ProbeFailed { target, .. } => {
+            target.replica == meant
+        }
+        _ => false,
+    };
+    let first = paris.fact(of_it).await;
+    assert!(matches!(first, Fact::ProbeVoid { kind: ProbeKind::Fresh, .. }), "{first:?}");
+    // It is not there all the same: enough dials, over several probes, say so.
+    paris.fact(|f| of_it(f) && matches!(f, Fact::ProbeFailed { .. })).await;
+}
+
 #[tokio::test]
 async fn a_peer_that_never_says_ready_fails_at_its_address() {
     let mesh = Mesh::new(&["paris", "oregon"]);
@@ -93,7 +133,7 @@ async fn pings_under_way_when_the_leaf_ends_are_void() {
     paris.know("oregon", listener.local_addr(), None);
     let (_trigger, drain) = crate::drain::channel();
     let ((control, _), (data, mut accepted)) = (mpsc::channel(1), mpsc::channel(64));
-    let mut tasks = tokio::task::JoinSet::new();
+    let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         listener.run(Handlers { control, data, sibling: None }, drain).await.unwrap()
     });

@@ -32,7 +32,7 @@ const KEY: &str = "shop/web";
 
 static NEXT_VIP: AtomicU32 = AtomicU32::new(1);
 
-pub(super) fn key() -> ServiceKey {
+pub(in crate::gateway) fn key() -> ServiceKey {
     ServiceKey::parse(KEY).unwrap()
 }
 
@@ -45,7 +45,7 @@ fn spec() -> PortSpec {
     }
 }
 
-pub(super) fn port_key() -> PortKey {
+pub(in crate::gateway) fn port_key() -> PortKey {
     spec().key()
 }
 
@@ -67,6 +67,44 @@ impl Mesh {
 
     pub(super) fn folder(&self, name: &str) -> impl AsRef<Path> {
         self.dir.path().join(name)
+    }
+}
+
+/// The export of the service with these backends.
+pub(in crate::gateway) fn local_export(backends: &[SocketAddr]) -> LocalExport {
+    let backends = backends.iter().map(|address| Backend { address: *address, hostname: None });
+    export_of(backends.collect())
+}
+
+fn export_of(mut backends: Vec<Backend>) -> LocalExport {
+    backends.sort();
+    let ready = u32::try_from(backends.len()).unwrap();
+    let export = Export {
+        key: key(),
+        created_ms: 0,
+        service_type: ServiceType::ClusterSetIp,
+        ports: vec![ExportedPort { spec: spec(), ready }],
+        session_affinity: SessionAffinity::None,
+        ip_families: vec![],
+        internal_traffic_policy: None,
+        traffic_distribution: None,
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        settings: Settings::default(),
+        endpoints: vec![],
+        hosts: vec![],
+    };
+    LocalExport {
+        export: Arc::new(export),
+        clusters: ClusterRules::Any,
+        allow: CallerRules::default(),
+        most_streams: None,
+        steer: Steer::default(),
+        direct_share: Share::FULL,
+        guidance: Guidance::default(),
+        backends: [(port_key(), backends)].into(),
+        slices: Vec::new(),
+        problems: vec![],
     }
 }
 
@@ -220,40 +258,8 @@ impl Site {
         self.export_backends(backends.collect(), change);
     }
 
-    fn export_backends(
-        &mut self,
-        mut backends: Vec<Backend>,
-        change: impl FnOnce(&mut LocalExport),
-    ) {
-        backends.sort();
-        let ready = u32::try_from(backends.len()).unwrap();
-        let export = Export {
-            key: key(),
-            created_ms: 0,
-            service_type: ServiceType::ClusterSetIp,
-            ports: vec![ExportedPort { spec: spec(), ready }],
-            session_affinity: SessionAffinity::None,
-            ip_families: vec![],
-            internal_traffic_policy: None,
-            traffic_distribution: None,
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
-            settings: Settings::default(),
-            endpoints: vec![],
-            hosts: vec![],
-        };
-        let mut local = LocalExport {
-            export: Arc::new(export),
-            clusters: ClusterRules::Any,
-            allow: CallerRules::default(),
-            most_streams: None,
-            steer: Steer::default(),
-            direct_share: Share::FULL,
-            guidance: Guidance::default(),
-            backends: [(port_key(), backends)].into(),
-            slices: Vec::new(),
-            problems: vec![],
-        };
+    fn export_backends(&mut self, backends: Vec<Backend>, change: impl FnOnce(&mut LocalExport)) {
+        let mut local = export_of(backends);
         change(&mut local);
         self.table.local = Arc::new(LocalCatalog {
             revision: 1,

@@ -1,6 +1,7 @@
 //! A peer that vanishes, at every point before `REPLY` (another candidate, no byte lost or
 //! doubled) and after it (an honest reset).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
@@ -9,8 +10,9 @@ use super::fakes::{Fake, Script};
 use super::sites::{Loops, Mesh, Site};
 use super::{accept, read_all, read_to_reset, soon, write};
 use crate::catalog::CallerRules;
+use crate::gateway::live::{Live, Streams};
 use crate::health::Fact;
-use crate::wire::frame::Verdict;
+use crate::wire::frame::{MAX_PAYLOAD, Verdict};
 
 struct Three {
     paris: Site,
@@ -182,7 +184,7 @@ async fn callers_that_may_not_call_are_told_what_strangers_are_told() {
 async fn a_cancel_that_crosses_reply_payload_and_fin_leaves_a_usable_connection() {
     let mut three = three(Script::AcceptLate(Duration::from_millis(500))).await;
     let peer = crate::model::ClusterId::parse("tokyo").unwrap();
-    let shared = std::sync::Arc::clone(&three.paris.gateway.shared);
+    let shared = Arc::clone(&three.paris.gateway.shared);
     // Spares first, so that the attempt takes one of them and gives it back.
     super::until(|| shared.pool.stock(&peer).idle >= 4).await;
     let before = shared.pool.stock(&peer).idle;
@@ -196,4 +198,35 @@ async fn a_cancel_that_crosses_reply_payload_and_fin_leaves_a_usable_connection(
     let replied = |fact: &Fact| matches!(fact, Fact::Replied { target, .. } if target.peer.as_str() == "tokyo");
     three.paris.fact(replied).await;
     super::until(|| shared.pool.stock(&peer).idle >= before).await;
+}
+
+/// More than the kernel takes for a client that does not read: the rest waits in the tunnel.
+const FRAMES: usize = 96;
+
+/// A client that reads nothing of what tokyo said before it left in order.
+async fn pausing() -> (Three, tokio::net::TcpStream, Arc<Streams>) {
+    let mut three = three(Script::SayAndLeave(FRAMES)).await;
+    let client = three.paris.client().await;
+    for _ in ["asked", "left"] {
+        soon(three.tokyo.played.recv()).await.unwrap();
+    }
+    let streams = three.paris.gateway.shared.streams.clone();
+    super::until(|| streams.count(Live::is_stuck) == 1).await;
+    (three, client, streams)
+}
+
+#[tokio::test]
+async fn a_reader_that_pauses_gets_all_that_was_said_before_the_peer_left() {
+    let (_three, mut client, streams) = pausing().await;
+    super::pass(45).await;
+    assert_eq!(streams.count(|_| true), 1);
+    assert_eq!(read_all(&mut client).await.len(), FRAMES * MAX_PAYLOAD);
+}
+
+#[tokio::test]
+async fn what_nobody_ever_takes_is_not_kept_for_a_peer_that_left() {
+    let (_three, _client, streams) = pausing().await;
+    // A minute, and as long as the rest may need to be delivered.
+    super::pass(90).await;
+    super::until(|| streams.count(|_| true) == 0).await;
 }

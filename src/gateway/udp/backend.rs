@@ -15,6 +15,7 @@ use super::metrics::Dropped;
 use crate::catalog::Backend;
 use crate::gateway::affinity::{Client, Name};
 use crate::gateway::backend::is_own_shortage as is_shortage;
+use crate::gateway::descriptors::SessionPlace;
 use crate::gateway::memory::with_scratch;
 use crate::wire::frame::Verdict;
 
@@ -26,6 +27,21 @@ const INTEREST: Interest = Interest::READABLE.add(Interest::ERROR);
 const BUFFER_OCTETS: usize = 1024 * 1024;
 /// Datagrams read in one turn.
 const BATCH: usize = 32;
+
+/// A session's socket, with its place among the descriptors.
+#[derive(Debug)]
+pub(super) struct Outlet {
+    /// Connected to the backend.
+    pub(super) socket: UdpSocket,
+    _place: SessionPlace,
+}
+
+impl Outlet {
+    /// A socket that has a place.
+    pub(super) fn new(socket: UdpSocket, place: SessionPlace) -> Self {
+        Self { socket, _place: place }
+    }
+}
 
 /// Connects a socket to one of `backends`: at random, or for a client that is to be kept to one
 /// the same each time, whichever replica is asked, as long as that backend is there.

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::conn::{self, Conn};
+use super::conn::{self, Conn, Flow};
 use super::lane::Lane;
 use super::metrics::End;
 use crate::clock;
@@ -89,21 +89,16 @@ impl Shared {
         Found::Fine
     }
 
-    fn on_frame(&self, lane: &Arc<Lane>, frame: Frame<'_>) -> Result<(), conn::Error> {
+    fn on_frame(&self, lane: &Arc<Lane>, frame: Frame<'_>) -> Result<Flow, conn::Error> {
         let mut talk = lane.talk();
         match talk.opener.on(frame)? {
-            OpenerEvent::Reply(id, verdict) => {
-                if let Some(asked) = talk.asked.remove(&id) {
-                    // Whoever gave up has told the peer.
-                    let _gone = asked.send(verdict);
-                }
-            }
+            OpenerEvent::Reply(id, verdict) => talk.decide(id, verdict),
             OpenerEvent::Datagram(id, datagram) => {
                 drop(talk);
                 self.answered((lane.number, id), datagram);
             }
             OpenerEvent::Ended(id) => {
-                drop(talk.asked.remove(&id));
+                talk.ended(id);
                 drop(talk);
                 self.peer_ended((lane.number, id));
             }
@@ -114,6 +109,6 @@ impl Shared {
             OpenerEvent::Ping(number) => lane.queue.control(&Control::Pong(number)),
             OpenerEvent::Ready(_) | OpenerEvent::Nothing => {}
         }
-        Ok(())
+        Ok(Flow::On)
     }
 }

@@ -34,12 +34,12 @@ impl Shared {
         let opening = self.opening();
         let won = self.chase(&Arc::new(wanted)).await;
         drop(opening);
-        let Some((socket, stop)) = self.settle(ticket, won) else { return };
-        self.answer_locally(ticket, (socket, stop)).await;
+        let Some(answering) = self.settle(ticket, won) else { return };
+        self.answer_locally(ticket, answering).await;
     }
 
-    async fn answer_locally(&self, ticket: super::table::Ticket, (socket, stop): Answering) {
-        let answers = backend::answers(&socket, |datagram| {
+    async fn answer_locally(&self, ticket: super::table::Ticket, (outlet, stop): Answering) {
+        let answers = backend::answers(&outlet.socket, |datagram| {
             self.answer_client(ticket, datagram);
             backend::Wanted::Yes
         });
@@ -124,8 +124,8 @@ impl Shared {
         let table = self.routes.load_full();
         let door = &wanted.door;
         let client = canonical(wanted.client.ip());
-        match self.backend_socket(&table, &door.callee.service, (door.port, None), Some(client)) {
-            Ok(socket) => Tried::Won(Won::Local(socket)),
+        match self.outlet(&table, &door.callee.service, (door.port, None), Some(client)) {
+            Ok(outlet) => Tried::Won(Won::Local(outlet)),
             Err(verdict) => Tried::Refused(verdict),
         }
     }

@@ -8,11 +8,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
-use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::queue::Queue;
 use crate::clock;
+pub(super) use crate::gateway::conn::Error;
 use crate::gateway::memory::with_scratch;
 use crate::tls::{self, PeerIdentity};
 use crate::wire::datagram::{self, Frame};
@@ -24,29 +24,23 @@ const CLOSE_TIME: Duration = Duration::from_millis(200);
 /// A buffer larger than this is not kept for the next octets.
 const KEPT_OCTETS: usize = 64 * 1024;
 
-/// Why a connection is of no more use.
-#[derive(Debug, Error)]
-pub(super) enum Error {
-    /// It ended.
-    #[error("the connection ended")]
-    Ended,
-    /// It broke.
-    #[error("the connection broke: {0}")]
-    Io(#[from] io::Error),
-    /// The peer sent what is no frame, or one at the wrong time.
-    #[error(transparent)]
-    Frame(#[from] datagram::Error),
-    /// The peer asks and asks and does not read.
-    #[error("the peer does not read its answers")]
-    Flooded,
+/// Whether more frames are wanted in this turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// As many as have come.
+    On,
+    /// None: what they ask for must be seen to first.
+    Pause,
 }
 
 /// A framed connection.
 #[derive(Debug)]
 pub(super) struct Conn {
     stream: Box<tls::Stream>,
-    /// A frame that has come in part.
+    /// A frame that has come in part, behind those that wait for the next turn.
     rest: Vec<u8>,
+    /// Whole frames wait for the next turn.
+    paused: bool,
     out: Vec<u8>,
     written: usize,
     /// Who is at the other end.
@@ -67,6 +61,7 @@ impl Conn {
         Self {
             stream: Box::new(stream),
             rest: Vec::new(),
+            paused: false,
             out: Vec::new(),
             written: 0,
             expires: peer.expires().min(own_expiry),
@@ -80,13 +75,14 @@ impl Conn {
         self.expires <= wall
     }
 
-    /// Writes what waits and hands every frame that has come to `on_frame`, in order. Ready only
-    /// when it is over.
+    /// Writes what waits and hands every frame that has come to `on_frame`, in order; after
+    /// [`Flow::Pause`] the rest comes in another turn, which is due at once. Ready only when it is
+    /// over.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         queue: &Queue,
-        mut on_frame: impl FnMut(Frame<'_>) -> Result<(), Error>,
+        mut on_frame: impl FnMut(Frame<'_>) -> Result<Flow, Error>,
     ) -> Poll<Error> {
         queue.watch(cx.waker());
         if let Poll::Ready(Err(error)) = self.poll_write(cx, queue) {
@@ -129,9 +125,16 @@ impl Conn {
     fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
-        on_frame: &mut impl FnMut(Frame<'_>) -> Result<(), Error>,
+        on_frame: &mut impl FnMut(Frame<'_>) -> Result<Flow, Error>,
     ) -> Poll<Result<std::convert::Infallible, Error>> {
+        if self.paused {
+            self.paused = frames(&mut self.rest, &[], on_frame)? == Flow::Pause;
+        }
         loop {
+            if self.paused {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let Self { stream, rest, heard, .. } = self;
             let read = with_scratch(|scratch| {
                 let mut buffer = ReadBuf::new(scratch);
@@ -143,7 +146,7 @@ impl Conn {
                 *heard = clock::now();
                 Poll::Ready(frames(rest, came, on_frame))
             });
-            ready!(read)?;
+            self.paused = ready!(read)? == Flow::Pause;
         }
     }
 
@@ -158,37 +161,40 @@ impl Conn {
     }
 }
 
-/// Hands on every whole frame of what is left from before and what came; keeps the rest.
+/// Hands on every whole frame of what is left from before and what came, up to a pause; keeps the
+/// rest.
 fn frames(
     rest: &mut Vec<u8>,
     came: &[u8],
-    on_frame: &mut impl FnMut(Frame<'_>) -> Result<(), Error>,
-) -> Result<(), Error> {
+    on_frame: &mut impl FnMut(Frame<'_>) -> Result<Flow, Error>,
+) -> Result<Flow, Error> {
     if rest.is_empty() {
-        let at = each(came, on_frame)?;
+        let (at, flow) = each(came, on_frame)?;
         rest.extend_from_slice(&came[at..]);
-        return Ok(());
+        return Ok(flow);
     }
     rest.extend_from_slice(came);
-    let at = each(rest, on_frame)?;
+    let (at, flow) = each(rest, on_frame)?;
     rest.drain(..at);
     if rest.is_empty() {
         *rest = Vec::new();
     }
-    Ok(())
+    Ok(flow)
 }
 
-/// How many octets whole frames took.
+/// How many octets whole frames took, and whether more would have been wanted.
 fn each(
     octets: &[u8],
-    on_frame: &mut impl FnMut(Frame<'_>) -> Result<(), Error>,
-) -> Result<usize, Error> {
+    on_frame: &mut impl FnMut(Frame<'_>) -> Result<Flow, Error>,
+) -> Result<(usize, Flow), Error> {
     let mut at = 0;
     while let Some((frame, took)) = datagram::next(&octets[at..])? {
         at += took;
-        on_frame(frame)?;
+        if on_frame(frame)? == Flow::Pause {
+            return Ok((at, Flow::Pause));
+        }
     }
-    Ok(at)
+    Ok((at, Flow::On))
 }
 
 #[cfg(test)]
@@ -210,12 +216,17 @@ mod tests {
             let (mut rest, mut seen, mut at) = (Vec::new(), Vec::new(), 0);
             for cut in cuts.iter().cycle() {
                 let end = octets.len().min(at + cut);
-                frames(&mut rest, &octets[at..end], &mut |frame| {
+                let mut came = &octets[at..end];
+                // A pause loses nothing: the rest comes when it is asked for again.
+                while frames(&mut rest, came, &mut |frame| {
                     let Frame::Datagram(number, datagram) = frame else { panic!("{frame:?}") };
                     seen.push((number, datagram.len()));
-                    Ok(())
+                    Ok(if number % 3 == 0 { Flow::Pause } else { Flow::On })
                 })
-                .unwrap();
+                .unwrap() == Flow::Pause
+                {
+                    came = &[];
+                }
                 at = end;
                 if at == octets.len() {
                     break;

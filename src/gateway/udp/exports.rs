@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::net::UdpSocket;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::backend::{self, send};
+use super::backend::{self, Outlet, send};
+use super::fair::Fair;
 use super::imports::Answering;
 use super::metrics::{Dropped, End};
 use super::queue::Queue;
-use super::table::{Table, Way};
+use super::table::Way;
 use crate::catalog::Backend;
 use crate::clock;
 use crate::gateway::Shared;
@@ -58,25 +58,30 @@ impl Line {
 #[derive(Debug)]
 struct Session {
     line: Arc<Line>,
-    socket: Arc<UdpSocket>,
+    outlet: Arc<Outlet>,
     _stop: DropGuard,
     asked: (ServiceKey, PortKey),
     trace: [u8; 16],
     begun: Instant,
 }
 
-/// The sessions of peers' clients, by the number of the connection and theirs on it.
+/// The sessions of peers' clients, by peer, the number of the connection and theirs on it.
 #[derive(Debug)]
-pub(in crate::gateway) struct Exports(Mutex<Table<(u64, u32), Session>>);
+pub(in crate::gateway) struct Exports(Mutex<Fair<(u64, u32), Session>>);
 
 impl Exports {
     /// Room for so many sessions.
     pub(super) fn new(most: usize) -> Self {
-        Self(Mutex::new(Table::new(most)))
+        Self(Mutex::new(Fair::new(most)))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table<(u64, u32), Session>> {
+    fn lock(&self) -> MutexGuard<'_, Fair<(u64, u32), Session>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sessions of one service, or of all.
+    pub(super) fn count(&self, of: Option<&ServiceKey>) -> usize {
+        self.lock().count(|session| of.is_none_or(|key| session.asked.0 == *key))
     }
 
     /// Sessions may be idle for so long and no longer.
@@ -87,14 +92,14 @@ impl Exports {
 
 impl Shared {
     /// A socket connected to a backend of that port; the same one for a client's address where the
-    /// export wants that.
-    pub(super) fn backend_socket(
+    /// export wants that. "Overloaded" where streams and sessions have all descriptors.
+    pub(super) fn outlet(
         &self,
         table: &RouteTable,
         key: &ServiceKey,
         (port, pod): (PortKey, Option<&HostLabel>),
         client: Option<IpAddr>,
-    ) -> Result<UdpSocket, Verdict> {
+    ) -> Result<Outlet, Verdict> {
         let export = table.local_export(key).ok_or(Verdict::NoEndpoint)?;
         let backends = export.backends.get(&port).ok_or(Verdict::NoEndpoint)?;
         let is_allowed = |backend: &Backend| {
@@ -102,7 +107,8 @@ impl Shared {
             asked && self.is_backend(table, backend.address)
         };
         let kept = client.filter(|_| keeps_clients(table, export)).map(Client::of);
-        backend::connect(backends, is_allowed, kept)
+        let place = self.places.session().ok_or(Verdict::Overloaded)?;
+        Ok(Outlet::new(backend::connect(backends, is_allowed, kept)?, place))
     }
 
     /// Answers a peer's `OPEN`; what answers of its backend are read from.
@@ -121,11 +127,19 @@ impl Shared {
             return Err(Verdict::NotExported);
         };
         let client = open.client.address.map(|address| address.ip());
-        let socket = Arc::new(self.backend_socket(&table, &key, (port, pod.as_ref()), client)?);
+        let outlet = self.outlet(&table, &key, (port, pod.as_ref()), client);
+        if outlet.as_ref().err() == Some(&Verdict::Overloaded) {
+            // For the next one: what is given up is free only once its own task has had its turn.
+            let evicted = self.udp.exports.lock().make_room(&line.peer);
+            if let Some((place, session)) = evicted {
+                self.export_over(place, session, End::Evicted);
+            }
+        }
+        let outlet = Arc::new(outlet?);
         let stop = CancellationToken::new();
         let session = Session {
             line: Arc::clone(line),
-            socket: Arc::clone(&socket),
+            outlet: Arc::clone(&outlet),
             _stop: stop.clone().drop_guard(),
             asked: (key, port),
             trace: open.trace,
@@ -133,23 +147,24 @@ impl Shared {
         };
         line.sessions.fetch_add(1, Ordering::Relaxed);
         let mut exports = self.udp.exports.lock();
-        let (_, evicted) = exports.insert((line.number, id), session, clock::now());
+        let evicted = exports.insert(&line.peer, (line.number, id), session, clock::now());
         drop(exports);
         if let Some((place, session)) = evicted {
             self.export_over(place, session, End::Evicted);
         }
-        Ok((socket, stop))
+        Ok((outlet, stop))
     }
 
     /// A datagram of a peer's client.
-    pub(super) fn to_backend(&self, place: (u64, u32), datagram: &[u8]) {
+    pub(super) fn to_backend(&self, line: &Line, id: u32, datagram: &[u8]) {
         let mut exports = self.udp.exports.lock();
-        let ticket = exports.find(&place);
-        let Some(ticket) = ticket else { return self.udp.metrics.dropped(Dropped::Ended) };
-        exports.touch(ticket, Way::Asking, clock::now());
-        let socket = exports.get_mut(ticket).map(|session| Arc::clone(&session.socket));
+        let outlet = exports.of(&line.peer).and_then(|sessions| {
+            let ticket = sessions.find(&(line.number, id))?;
+            sessions.touch(ticket, Way::Asking, clock::now());
+            sessions.get_mut(ticket).map(|session| Arc::clone(&session.outlet))
+        });
         drop(exports);
-        match socket.map_or(Some(Dropped::Ended), |socket| send(&socket, datagram)) {
+        match outlet.map_or(Some(Dropped::Ended), |outlet| send(&outlet.socket, datagram)) {
             None => self.udp.inbound[0].inc(),
             Some(dropped) => self.udp.metrics.dropped(dropped),
         }
@@ -160,15 +175,15 @@ impl Shared {
         self: Arc<Self>,
         line: Arc<Line>,
         id: u32,
-        (socket, stop): Answering,
+        (outlet, stop): Answering,
     ) {
-        let place = (line.number, id);
-        let answers = backend::answers(&socket, |datagram| self.to_peer(&line, id, datagram));
+        let answers =
+            backend::answers(&outlet.socket, |datagram| self.to_peer(&line, id, datagram));
         tokio::select! {
             () = stop.cancelled() => {}
             stopped = answers => {
                 if stopped == backend::Stopped::Refused {
-                    self.end_export(place, End::BackendRefused);
+                    self.end_export(&line, id, End::BackendRefused);
                 }
             }
         }
@@ -176,9 +191,15 @@ impl Shared {
 
     fn to_peer(&self, line: &Line, id: u32, datagram: &[u8]) -> backend::Wanted {
         let mut exports = self.udp.exports.lock();
-        let Some(ticket) = exports.find(&(line.number, id)) else { return backend::Wanted::No };
-        exports.touch(ticket, Way::Answering, clock::now());
+        let found = exports.of(&line.peer).and_then(|sessions| {
+            let ticket = sessions.find(&(line.number, id))?;
+            sessions.touch(ticket, Way::Answering, clock::now());
+            Some(())
+        });
         drop(exports);
+        if found.is_none() {
+            return backend::Wanted::No;
+        }
         if datagram.len() > MAX_DATAGRAM {
             self.udp.metrics.dropped(Dropped::TooLarge);
         } else if line.queue.datagram(id, datagram).is_err() {
@@ -190,9 +211,12 @@ impl Shared {
     }
 
     /// Ends one session.
-    pub(super) fn end_export(&self, place: (u64, u32), end: End) {
+    pub(super) fn end_export(&self, line: &Line, id: u32, end: End) {
         let mut exports = self.udp.exports.lock();
-        let taken = exports.find(&place).and_then(|ticket| exports.remove(ticket));
+        let taken = exports.of(&line.peer).and_then(|sessions| {
+            let ticket = sessions.find(&(line.number, id))?;
+            sessions.remove(ticket)
+        });
         drop(exports);
         if let Some((place, session)) = taken {
             self.export_over(place, session, end);
@@ -201,8 +225,11 @@ impl Shared {
 
     /// Ends every session of a connection.
     pub(super) fn end_line(&self, line: &Line, end: End) {
-        let all = self.udp.exports.lock().drain_where(|(number, _), _| *number == line.number);
-        for (place, session) in all {
+        let mut exports = self.udp.exports.lock();
+        let of_line = |(number, _): &(u64, u32), _: &Session| *number == line.number;
+        let all = exports.of(&line.peer).map(|sessions| sessions.drain_where(of_line));
+        drop(exports);
+        for (place, session) in all.into_iter().flatten() {
             self.export_over(place, session, end);
         }
     }

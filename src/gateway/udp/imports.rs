@@ -12,10 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::net::UdpSocket;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::backend::send;
+use super::backend::{Outlet, send};
 use super::ear::{Ear, Heard};
 use super::lane::{Berth, Lane};
 use super::metrics::{Dropped, End};
@@ -23,7 +22,7 @@ use super::table::{Table, Ticket, Way};
 use crate::clock;
 use crate::gateway::Shared;
 use crate::gateway::metrics::Direction;
-use crate::model::{Callee, ClusterId, PortKey, canonical};
+use crate::model::{Callee, ClusterId, PortKey, ServiceKey, canonical};
 use crate::wire::datagram::MAX_DATAGRAM;
 
 /// Datagrams kept for a session until it is accepted, and their octets after the first.
@@ -72,7 +71,7 @@ enum Carrier {
     /// A peer.
     Tunnel(Berth),
     /// A backend of our own export.
-    Local { socket: Arc<UdpSocket>, _stop: DropGuard },
+    Local { outlet: Arc<Outlet>, _stop: DropGuard },
     /// Nobody any more; the next datagram looks for another.
     Lost,
     /// Nobody accepted it: not tried again before that instant.
@@ -121,11 +120,11 @@ pub(super) enum Won {
     /// A peer.
     Tunnel(ClusterId, Berth),
     /// A backend of our own export.
-    Local(UdpSocket),
+    Local(Outlet),
 }
 
 /// A local backend whose answers are to be read until the token says so.
-pub(super) type Answering = (Arc<UdpSocket>, CancellationToken);
+pub(super) type Answering = (Arc<Outlet>, CancellationToken);
 
 /// The sessions of clients here.
 #[derive(Debug)]
@@ -168,6 +167,22 @@ impl Imports {
     /// Whether it begins no session any more.
     pub(super) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Sessions with a backend of our own export: of one service, or of all.
+    pub(super) fn local(&self, of: Option<&ServiceKey>) -> usize {
+        self.lock().table.count(|_, session| {
+            let is_local = matches!(session.carrier, Carrier::Local { .. });
+            is_local && of.is_none_or(|key| session.door.callee.service == *key)
+        })
+    }
+
+    /// Sessions that a peer carries.
+    pub(super) fn carried_by(&self, peer: &ClusterId) -> usize {
+        self.lock().table.count(|_, session| {
+            let carried = matches!(session.carrier, Carrier::Tunnel(_));
+            carried && session.peer.as_ref() == Some(peer)
+        })
     }
 
     /// Whether a listener has sessions.
@@ -224,7 +239,7 @@ impl Shared {
         let session = table.get_mut(ticket).ok_or(Dropped::Ended)?;
         let dropped = match &mut session.carrier {
             Carrier::Tunnel(berth) => berth.send(datagram).err().map(|_| Dropped::Queue),
-            Carrier::Local { socket, .. } => send(socket, datagram),
+            Carrier::Local { outlet, .. } => send(&outlet.socket, datagram),
             Carrier::Opening(waiting) => waiting.keep(datagram, kept),
             Carrier::Failed(until) if now < *until => Some(Dropped::Unaccepted),
             Carrier::Failed(_) | Carrier::Lost => {
@@ -295,22 +310,24 @@ impl Shared {
                 let sent = waiting.datagrams.iter().map(|datagram| berth.send(datagram));
                 let full = sent.filter(Result::is_err).count() as u64;
                 self.udp.metrics.dropped_by(Dropped::Queue, full);
-                session.peer = Some(peer);
-                // Whoever ended the lane before this looked for its sessions too early.
-                if !berth.lane().is_over() {
+                if berth.take_up() {
                     carried.insert(berth.place(), ticket);
                     session.carrier = Carrier::Tunnel(berth);
+                } else {
+                    let peer = peer.as_str();
+                    self.udp.metrics.ended(Direction::Outbound, peer, End::PeerEnded);
                 }
+                session.peer = Some(peer);
                 None
             }
-            Ok(Won::Local(socket)) => {
-                let (socket, stop) = (Arc::new(socket), CancellationToken::new());
-                for dropped in waiting.datagrams.iter().filter_map(|d| send(&socket, d)) {
+            Ok(Won::Local(outlet)) => {
+                let (outlet, stop) = (Arc::new(outlet), CancellationToken::new());
+                for dropped in waiting.datagrams.iter().filter_map(|d| send(&outlet.socket, d)) {
                     self.udp.metrics.dropped(dropped);
                 }
                 session.peer = Some(own.clone());
-                let answering = (Arc::clone(&socket), stop.clone());
-                session.carrier = Carrier::Local { socket, _stop: stop.drop_guard() };
+                let answering = (Arc::clone(&outlet), stop.clone());
+                session.carrier = Carrier::Local { outlet, _stop: stop.drop_guard() };
                 Some(answering)
             }
             Err(end) => {

@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
-use super::conn::{Conn, Error};
+use super::conn::{Conn, Error, Flow};
 use super::lane::Lane;
 use super::queue::Queue;
 use crate::clock;
 use crate::gateway::Shared;
+use crate::gateway::choice::Choice;
+use crate::gateway::race::GIVE_UP;
 use crate::health::Target;
 use crate::model::{ClusterId, ReplicaId};
 use crate::tls::Kind;
@@ -42,8 +44,8 @@ pub(super) struct Missing {
 #[derive(Debug, Default)]
 struct PeerLanes {
     lanes: Vec<Arc<Lane>>,
-    /// When a dial last came to nothing.
-    failed: Option<Instant>,
+    /// When a dial of an address last came to nothing, of the last moments.
+    failed: HashMap<SocketAddr, Instant>,
 }
 
 /// The datagram connections to every peer.
@@ -103,9 +105,15 @@ impl Lanes {
         room
     }
 
-    /// A dial came to nothing.
-    pub(super) fn failed(&self, peer: &ClusterId) {
-        self.lock().entry(peer.clone()).or_default().failed = Some(clock::now());
+    /// A dial came to nothing. Who waits for another address of that peer waits on.
+    pub(super) fn failed(&self, missing: &Missing) {
+        let now = clock::now();
+        let mut peers = self.lock();
+        let failed = &mut peers.entry(missing.peer.clone()).or_default().failed;
+        // No session waits for longer.
+        failed.retain(|_, at| now.saturating_duration_since(*at) < GIVE_UP);
+        failed.insert(missing.address, now);
+        drop(peers);
         self.changed.send_modify(|count| *count += 1);
     }
 
@@ -135,8 +143,8 @@ impl Lanes {
         targets.iter().find_map(to).cloned()
     }
 
-    fn failed_since(&self, peer: &ClusterId, begun: Instant) -> bool {
-        let failed = self.lock().get(peer).and_then(|peer| peer.failed);
+    fn failed_since(&self, peer: &ClusterId, address: SocketAddr, begun: Instant) -> bool {
+        let failed = self.lock().get(peer).and_then(|peer| peer.failed.get(&address).copied());
         failed.is_some_and(|failed| failed >= begun)
     }
 
@@ -154,10 +162,10 @@ impl Shared {
         let (begun, mut changed) = (clock::now(), lanes.changed.subscribe());
         loop {
             let choice = self.choose(peer);
-            let address = choice.addresses.first().copied();
-            let first = choice.targets.first();
-            if let Some(address) = first.map(|target| target.address).or(address) {
-                let replica = first.map(|target| target.replica);
+            // One that cannot be had now holds up nobody who may go elsewhere.
+            let place =
+                places(&choice).find(|(address, _)| !lanes.failed_since(peer, *address, begun));
+            if let Some((address, replica)) = place {
                 let missing = Missing { peer: peer.clone(), address, replica };
                 if lanes.count(&missing) < PER_REPLICA {
                     // Full: whoever reads it is at it.
@@ -167,9 +175,7 @@ impl Shared {
             if let Some(lane) = lanes.pick(peer, &choice.targets) {
                 return Some(lane);
             }
-            if address.is_none() || lanes.failed_since(peer, begun) {
-                return None;
-            }
+            place?;
             changed.changed().await.ok()?;
         }
     }
@@ -205,6 +211,13 @@ impl Shared {
     }
 }
 
+/// Where a connection may be had, best first, and of which replica.
+fn places(choice: &Choice) -> impl Iterator<Item = (SocketAddr, Option<ReplicaId>)> {
+    let known = choice.targets.iter().map(|target| (target.address, Some(target.replica)));
+    let any = if choice.targets.is_empty() { &choice.addresses[..] } else { &[] };
+    known.chain(any.iter().map(|address| (*address, None)))
+}
+
 async fn ready(conn: &mut Conn, opener: &mut Opener) -> Result<Ready, Error> {
     let (queue, mut said) = (Queue::default(), None);
     poll_fn(|cx| {
@@ -215,7 +228,7 @@ async fn ready(conn: &mut Conn, opener: &mut Opener) -> Result<Ready, Error> {
                 // A drain is said again by data connections, whose probes hear it.
                 _ => {}
             }
-            Ok(())
+            Ok(Flow::On)
         });
         match (polled, said) {
             (Poll::Ready(error), _) => Poll::Ready(Err(error)),
@@ -224,4 +237,37 @@ async fn ready(conn: &mut Conn, opener: &mut Opener) -> Result<Ready, Error> {
         }
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn missing(address: [u8; 4]) -> Missing {
+        let peer = ClusterId::parse("oregon").unwrap();
+        Missing { peer, address: (address, 8443).into(), replica: None }
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_had_fails_nobody_who_waits_for_another() {
+        let (lanes, begun) = (Lanes::default(), clock::now());
+        let (dead, alive) = (missing([192, 0, 2, 1]), missing([192, 0, 2, 2]));
+        lanes.failed(&dead);
+        assert!(lanes.failed_since(&dead.peer, dead.address, begun));
+        assert!(!lanes.failed_since(&alive.peer, alive.address, begun));
+
+        let replica = ReplicaId::from_u64;
+        let target = |of: &Missing, id| Target {
+            peer: of.peer.clone(),
+            address: of.address,
+            replica: replica(id),
+        };
+        let targets = vec![target(&dead, 1), target(&alive, 2)];
+        let choice = Choice { targets, addresses: vec![dead.address, alive.address] };
+        let left =
+            places(&choice).find(|(address, _)| !lanes.failed_since(&dead.peer, *address, begun));
+        assert_eq!(left, Some((alive.address, Some(replica(2)))));
+        let nobody = Choice { targets: Vec::new(), ..choice };
+        assert_eq!(places(&nobody).count(), 2, "nobody is known: any address will do");
+    }
 }

@@ -17,6 +17,7 @@ mod conn;
 mod door;
 mod ear;
 mod exports;
+mod fair;
 mod imports;
 mod lane;
 mod lanes;
@@ -43,7 +44,8 @@ use super::metrics::Direction;
 use super::{Gateway, Shared};
 use crate::clock;
 use crate::drain::{Phase, Watch};
-use crate::model::Protocol;
+use crate::model::{ClusterId, Protocol};
+use crate::routes::Drained;
 use crate::tls::{self, PeerIdentity};
 
 /// Between looks for sessions that have been idle for too long.
@@ -76,6 +78,17 @@ impl Udp {
             outbound: metrics.ways(Direction::Outbound),
             inbound: metrics.ways(Direction::Inbound),
             metrics,
+        }
+    }
+
+    /// The sessions that are left of what is drained, `own` being the own cluster.
+    pub(super) fn sessions_of(&self, of: &Drained, own: &ClusterId) -> usize {
+        match of {
+            Drained::Cluster(cluster) if cluster == own => {
+                self.exports.count(None) + self.imports.local(None)
+            }
+            Drained::Cluster(cluster) => self.imports.carried_by(cluster),
+            Drained::Service(key) => self.exports.count(Some(key)) + self.imports.local(Some(key)),
         }
     }
 
@@ -168,7 +181,7 @@ impl Upkeep {
     fn wish(&mut self, missing: &Missing) {
         let lanes = &self.shared.udp.lanes;
         if self.paused.contains_key(missing) {
-            return lanes.failed(&missing.peer);
+            return lanes.failed(missing);
         }
         let under_way = self.under_way.entry(missing.clone()).or_default();
         let there = lanes.count(missing) + *under_way;
@@ -191,7 +204,7 @@ impl Upkeep {
         }
         let lanes = &self.shared.udp.lanes;
         let Some((lane, conn)) = dialled else {
-            lanes.failed(&missing.peer);
+            lanes.failed(&missing);
             self.paused.insert(missing, clock::now());
             return;
         };

@@ -7,7 +7,7 @@ use std::task::Poll;
 use tokio::task::JoinSet;
 
 use super::carry::LOOK_EVERY;
-use super::conn::{Conn, Error};
+use super::conn::{Conn, Error, Flow};
 use super::exports::Line;
 use super::imports::Answering;
 use super::metrics::End;
@@ -22,6 +22,10 @@ use crate::wire::frame::{Control, Ready, Reply, Verdict};
 
 /// Number of the pings sent here.
 const PING: u64 = 1;
+
+/// Sessions asked for in one turn. Those that make room for them give their sockets back only when
+/// their own tasks have had theirs.
+const BATCH: usize = 32;
 
 /// A session that was accepted just now.
 type Begun = (u32, Answering);
@@ -71,10 +75,16 @@ impl Serving {
             self.announce();
             tokio::select! {
                 stepped = self.step(live) => match stepped {
-                    Ok(begun) => for (id, answering) in begun {
-                        let (shared, line) = (Arc::clone(&self.shared), Arc::clone(&self.line));
-                        readers.spawn(shared.hear_backend(line, id, answering));
-                    },
+                    Ok(begun) => {
+                        let is_busy = begun.len() >= BATCH;
+                        for (id, answering) in begun {
+                            let (shared, line) = (Arc::clone(&self.shared), Arc::clone(&self.line));
+                            readers.spawn(shared.hear_backend(line, id, answering));
+                        }
+                        if is_busy {
+                            tokio::task::yield_now().await;
+                        }
+                    }
                     Err(error) => {
                         tracing::debug!(peer = %self.line.peer, %error, "datagram connection ended");
                         return End::PeerLost;
@@ -110,10 +120,12 @@ impl Serving {
         let Self { shared, conn, line, acceptor, drain, .. } = self;
         let mut begun = Vec::new();
         poll_fn(|cx| {
+            let mut asked = 0;
             let draining = drain.phase() >= Phase::Draining;
             let polled = conn.poll(cx, &line.queue, |frame| {
                 match acceptor.on(frame)? {
                     AcceptorEvent::Open(id, open) => {
+                        asked += 1;
                         let accepted = shared.accept_session(line, id, &open, draining);
                         let verdict = accepted.as_ref().err().copied();
                         let verdict = verdict.unwrap_or(Verdict::Accepted);
@@ -128,15 +140,15 @@ impl Serving {
                         }
                     }
                     AcceptorEvent::Datagram(id, datagram) => {
-                        shared.to_backend((line.number, id), datagram);
+                        shared.to_backend(line, id, datagram);
                     }
                     AcceptorEvent::Ended(id) => {
-                        shared.end_export((line.number, id), End::PeerEnded);
+                        shared.end_export(line, id, End::PeerEnded);
                     }
                     AcceptorEvent::Ping(number) => line.queue.control(&Control::Pong(number)),
                     AcceptorEvent::Nothing => {}
                 }
-                Ok(())
+                Ok(if asked < BATCH { Flow::On } else { Flow::Pause })
             });
             live.heard_at(conn.heard);
             match polled {

@@ -182,8 +182,14 @@ impl<K: Hash + Eq + Clone, V> Table<K, V> {
         (entry.generation == ticket.generation).then_some(entry)
     }
 
-    /// The longest idle of all.
-    fn evict(&mut self) -> Option<(K, V)> {
+    /// How many match; takes as long as there are sessions.
+    pub(super) fn count(&self, matches: impl Fn(&K, &V) -> bool) -> usize {
+        let all = self.slots.iter().flatten();
+        all.filter(|entry| matches(&entry.key, &entry.value)).count()
+    }
+
+    /// Takes out the longest idle of all.
+    pub(super) fn evict(&mut self) -> Option<(K, V)> {
         let firsts = self.queues.iter().map(|queue| queue.first).filter(|slot| *slot != NONE);
         let idle = |slot: &usize| self.slots[*slot].as_ref().map(|entry| entry.last);
         let longest = firsts.min_by_key(idle)?;

@@ -384,17 +384,20 @@ async fn k02_a_410_in_mid_list_starts_over_without_an_empty_moment() {
     let mut rig = Rig::start(server).await;
     rig.synced().await;
     assert_eq!(rig.view.borrow().exports.len(), 701);
-    // The next list is cut between its two pages.
-    let slow = Rule::delay(Duration::from_millis(200)).verb(Verb::List).resource("serviceexports");
-    let slow = rig.server.fail(slow);
+    // The next list is cut between its two pages, each of which waits until it may go on.
+    let stall = || Rule::stall().verb(Verb::List).resource("serviceexports");
+    let first_page = rig.server.fail(stall());
     let mark = rig.server.mark();
     rig.server.end_watches("serviceexports", End::Expired);
-    let second = |r: &crate::testing::kube::Request| {
-        r.resource == "serviceexports" && r.query.contains_key("continue")
-    };
+    let is_list =
+        |r: &crate::testing::kube::Request| r.resource == "serviceexports" && r.verb == Verb::List;
+    let second = |r: &crate::testing::kube::Request| is_list(r) && r.query.contains_key("continue");
+    rig.server.await_request_since(mark, is_list).await;
+    let second_page = rig.server.fail(stall());
+    rig.server.take_back(first_page);
     rig.server.await_request_since(mark, second).await;
     rig.server.compact();
-    rig.server.take_back(slow);
+    rig.server.take_back(second_page);
     rig.server.await_request_since(mark, |r| second(r) && r.code == 410).await;
     rig.server.delete("serviceexports", "shop/e7");
     rig.until("the end of one export", |rig| {

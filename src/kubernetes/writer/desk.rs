@@ -115,9 +115,11 @@ impl Desk {
     pub(super) fn accept(&mut self, desired: Desired, now: Instant) {
         let key = desired.key.clone();
         if self.leads {
-            // From here on the slices are as the leader says.
-            for (id, _) in self.mirror.of(&key) {
-                self.withdrawals.end(&id);
+            // From here on the slices are as the leader says, of which it says anything.
+            for (id, exists) in self.mirror.of(&key) {
+                if !desired.kept.holds(&exists.object) {
+                    self.withdrawals.end(&id);
+                }
             }
         }
         self.plan.accept(desired, now);

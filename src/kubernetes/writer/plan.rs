@@ -11,12 +11,15 @@ use super::target::Rank;
 use crate::kubernetes::mirror::Existing;
 use crate::model::ServiceKey;
 use crate::objects::{
-    Desired, ExportStatus, Kind, Object, ObjectId, Pruned, SERVICE_LINGERS, derived_name,
+    Desired, ExportStatus, Kept, Kind, Object, ObjectId, Pruned, SERVICE_LINGERS, derived_name,
 };
 
 /// How long a name that should have nothing is remembered, so that a late object of it, from a
 /// writer that did not know yet, is taken away again.
 const REMEMBERED: Duration = Duration::from_secs(600);
+/// How long what the server does not keep of imports is left out before all of it is tried again:
+/// a webhook that altered one answer, or a schema that was replaced since, is no older schema.
+const PRUNED_FOR: Duration = Duration::from_secs(600);
 
 /// What should exist, by name.
 #[derive(Debug, Default)]
@@ -24,14 +27,21 @@ pub(super) struct Plan {
     names: BTreeMap<ServiceKey, Name>,
     /// To which name an object that should exist belongs.
     owners: BTreeMap<ObjectId, ServiceKey>,
-    /// What the server does not keep of imports.
+    /// What the server does not keep of imports, and since when nothing was learned of that.
     pruned: Pruned,
+    learned: Option<Instant>,
+    /// All that was ever learned of that.
+    told: Pruned,
 }
 
 #[derive(Debug, Default)]
 struct Name {
     objects: BTreeMap<ObjectId, Arc<Object>>,
+    /// The import before anything of it was left out.
+    whole: Option<(ObjectId, Arc<Object>)>,
     export: Option<ExportStatus>,
+    /// What is not taken away yet.
+    kept: Kept,
     /// The derived Service of the name itself, if there is to be one: then slices follow it. Which
     /// ports of the gateway they may name is decided with the objects, from what it records.
     service: Option<ObjectId>,
@@ -80,11 +90,18 @@ impl Plan {
         name.objects =
             desired.objects.into_iter().map(|object| (object.id(), Arc::new(object))).collect();
         name.lingering.retain(|id, _| !name.objects.contains_key(id));
+        let import = name.objects.iter().find(|(id, _)| id.kind == Kind::Import);
+        name.whole = import.map(|(id, object)| (id.clone(), Arc::clone(object)));
         prune(name, self.pruned);
         for id in name.objects.keys() {
             self.owners.insert(id.clone(), desired.key.clone());
         }
         name.export = desired.export;
+        if name.kept != desired.kept {
+            // What is not kept any more lingers from now.
+            name.kept = desired.kept;
+            name.since = Some(now);
+        }
         name.empty_since =
             if name.objects.is_empty() { name.empty_since.or(Some(now)) } else { None };
         let own = own_service(&desired.key);
@@ -94,13 +111,13 @@ impl Plan {
     }
 
     /// The server does not keep these fields of imports either; whether that is news.
-    pub(super) fn prune(&mut self, more: Pruned) -> bool {
-        let before = self.pruned;
-        self.pruned = before.and(more);
+    pub(super) fn prune(&mut self, more: Pruned, now: Instant) -> bool {
+        (self.pruned, self.learned) = (self.pruned.and(more), Some(now));
         for name in self.names.values_mut() {
             prune(name, more);
         }
-        before != self.pruned
+        let told = self.told.and(more);
+        std::mem::replace(&mut self.told, told) != told
     }
 
     /// The names of which something was said.
@@ -151,6 +168,9 @@ impl Plan {
         let wanted = name.objects.get(id).map(Arc::as_ref);
         match Change::between(wanted, exists) {
             None => Look::Settled,
+            Some(Change::Delete(_)) if exists.is_some_and(|e| name.kept.holds(&e.object)) => {
+                Look::Settled
+            }
             Some(change @ Change::Delete(_)) if id.kind == Kind::Service => {
                 Look::Change(change, name.lingers_since(key, id).unwrap_or(now) + SERVICE_LINGERS)
             }
@@ -173,8 +193,16 @@ impl Plan {
         }
     }
 
-    /// Forgets names that have had nothing for long enough.
+    /// Forgets names that have had nothing for long enough, and what was learned long ago of what
+    /// the server does not keep.
     pub(super) fn tidy(&mut self, now: Instant) {
+        let old = |learned| now.saturating_duration_since(learned) >= PRUNED_FOR;
+        if self.learned.is_some_and(old) {
+            (self.pruned, self.learned) = (Pruned::default(), None);
+            for name in self.names.values_mut() {
+                name.objects.extend(name.whole.clone());
+            }
+        }
         self.names.retain(|_, name| {
             name.lingering.retain(|_, since| now.saturating_duration_since(*since) < REMEMBERED);
             let over = |since| now.saturating_duration_since(since) >= REMEMBERED;

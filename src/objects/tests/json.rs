@@ -10,6 +10,22 @@ use crate::model::ServiceKey;
 const HTTP: &str = "http:TCP:80";
 
 #[test]
+fn the_derived_name_of_a_pod_is_a_label_of_which_no_two_are_to_be_found() {
+    let host = |name: &str| crate::model::PodName {
+        cluster: crate::model::ClusterId::parse("oregon").unwrap(),
+        hostname: crate::model::HostLabel::parse(name).unwrap(),
+    };
+    let name = |of: &str| derived_name_of(&crate::model::Callee::pod(web(), host(of)));
+    let (digest, long) = (|name: &str| name.rsplit_once('-').unwrap().1.len(), "a".repeat(63));
+    for of in ["db-0", long.as_str()] {
+        let name = name(of);
+        assert_eq!(digest(&name), 30, "120 bits: {name}");
+        assert!(name.len() <= 63 && crate::model::ServiceName::parse(&name).is_ok(), "{name}");
+    }
+    assert!(name("db-0").starts_with("portolan-db-0-"));
+}
+
+#[test]
 fn the_derived_name_is_a_label_however_long_the_service_is() {
     let name = derived_name(&web());
     assert_eq!(name, "portolan-web-97375646b1");

@@ -80,18 +80,7 @@ fn a_port_of_the_gateway_is_recorded_one_write_before_a_slice_names_it() {
 #[test]
 fn who_has_not_looked_keeps_to_what_is_recorded() {
     let scene = two().allot().settle();
-    let (route, key) = (scene.route(), web());
-    let case = Case {
-        key: &key,
-        route: route.as_ref(),
-        local: None,
-        refused: None,
-        allotted: None,
-        pods: None,
-        exhausted: None,
-    };
-    let told = desired(&case, &scene.observed, &scene.world, scene.now_ms);
-    assert_eq!(told.objects, scene.desired().objects);
+    assert_eq!(scene.desired_by_records().objects, scene.desired().objects);
 }
 
 #[test]

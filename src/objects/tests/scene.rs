@@ -295,6 +295,15 @@ impl Scene {
     }
 
     pub(super) fn desired(&self) -> Desired {
+        self.decided(|case| case)
+    }
+
+    /// As whoever has not looked at the gateway's ports says it.
+    pub(super) fn desired_by_records(&self) -> Desired {
+        self.decided(|case| Case { allotted: None, pods: None, ..case })
+    }
+
+    fn decided(&self, change: impl FnOnce(Case<'_>) -> Case<'_>) -> Desired {
         let (route, key) = (self.route(), web());
         let case = Case {
             key: &key,
@@ -305,7 +314,7 @@ impl Scene {
             pods: Some(&self.pods),
             exhausted: self.exhausted.as_ref(),
         };
-        desired(&case, &self.observed, &self.world, self.now_ms)
+        desired(&change(case), &self.observed, &self.world, self.now_ms)
     }
 
     /// Gives each port of the import one of the gateway, from 20001 up, and each of remote pods

@@ -176,18 +176,7 @@ fn a_replica_that_is_not_ready_leaves_where_another_is() {
 #[test]
 fn as_long_as_nobody_looked_the_recorded_ports_hold() {
     let scene = remote().settle();
-    let (route, name) = (scene.route(), web());
-    let case = Case {
-        key: &name,
-        route: route.as_ref(),
-        local: None,
-        refused: None,
-        allotted: None,
-        pods: None,
-        exhausted: None,
-    };
-    let got = desired(&case, &scene.observed, &scene.world, scene.now_ms);
-    assert_eq!(got, scene.desired());
+    assert_eq!(scene.desired_by_records(), scene.desired());
 }
 
 #[test]

@@ -52,9 +52,12 @@ impl ApiServer {
         }
     }
 
-    /// From now on the schema of a kind lacks these fields (JSON pointers), and they are dropped.
+    /// From now on the schema of a kind lacks these fields (JSON pointers) and no others; they are
+    /// dropped.
     pub fn prune(&self, resource: &str, fields: &'static [&'static str]) {
-        self.shared.store().unknown.push((resource.to_owned(), fields));
+        let unknown = &mut self.shared.store().unknown;
+        unknown.retain(|(of, _)| of != resource);
+        unknown.push((resource.to_owned(), fields));
     }
 
     /// Whether an object is there.

@@ -101,6 +101,28 @@ async fn a_new_authority_ends_the_trust_in_siblings_of_the_old() {
 }
 
 #[tokio::test]
+async fn in_a_rotation_siblings_of_both_authorities_believe_each_other() {
+    let mut port = Port::with_siblings();
+    let (folder, fresh) = (port.folder("paris"), tempfile::tempdir().unwrap());
+    trust::init(fresh.path(), "paris");
+    let read = |dir: &std::path::Path| std::fs::read(dir.join("ca.pem")).unwrap();
+    let both = [read(&folder), read(fresh.path())].concat();
+    std::fs::write(folder.join("ca.pem"), both).unwrap();
+    // One replica has its leaf from the old authority still, the other has one from the new.
+    let old = port.dialer("paris");
+    for file in ["ca.key", "cert.pem", "key.pem"] {
+        std::fs::copy(fresh.path().join(file), folder.join(file)).unwrap();
+    }
+    assert!(port.trust.reload());
+    let new = port.dialer("paris");
+    for dialer in [old, new] {
+        let dialed = dialer.dial(&cluster("paris"), port.address, Kind::Sibling).await.unwrap();
+        let accepted = port.sibling.recv().await.unwrap();
+        assert!(port.trust.still_trusts(&accepted.peer) && port.trust.still_trusts(&dialed.peer));
+    }
+}
+
+#[tokio::test]
 async fn without_siblings_their_protocol_is_not_served() {
     let mut port = Port::open(Limits::default());
     let error = dial(&port, Kind::Sibling).await.unwrap_err();

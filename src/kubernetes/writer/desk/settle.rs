@@ -95,14 +95,15 @@ impl Desk {
             }
             other => return other,
         };
-        if self.plan.prune(pruned) {
+        // What waits is compared with what is kept, before it is written as it was.
+        self.due = Some(now);
+        if self.plan.prune(pruned, now) {
             let fields = pruned.fields().join(", ");
             let message = format!(
-                "the CustomResourceDefinition serviceimports.multicluster.x-k8s.io is an older one that does not keep {fields}; they are left out: apply that of the Multi-Cluster Services API, then restart Portolan"
+                "the CustomResourceDefinition serviceimports.multicluster.x-k8s.io is an older one that does not keep {fields}; they are left out: apply that of the Multi-Cluster Services API, which is noticed within 20 minutes"
             );
             tracing::warn!("{message}");
             self.say(id, "OldSchema", &message);
-            self.due = Some(now);
         }
         learned
     }

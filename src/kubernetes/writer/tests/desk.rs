@@ -9,7 +9,7 @@ use super::bench::{Bench, short};
 use super::fixtures::{desired, import, imported, key, proxied, service, whole};
 use crate::drain;
 use crate::health::PeerState;
-use crate::objects::{Condition, ConditionStatus, Desired, ExportStatus, Object, PeerStatus};
+use crate::objects::{Condition, ConditionStatus, Desired, ExportStatus, Kept, Object, PeerStatus};
 use crate::testing::kube::{Rule, Verb};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -338,7 +338,12 @@ async fn the_status_of_an_export_is_written_once_and_recomputed_after_a_conflict
     }));
     let uid = made["metadata"]["uid"].as_str().unwrap();
     bench.server.fail(Rule::refuse(409).verb(Verb::Patch).resource("serviceexports").times(1));
-    let wanted = || Desired { key: web.clone(), objects: Vec::new(), export: Some(export(uid)) };
+    let wanted = || Desired {
+        key: web.clone(),
+        objects: Vec::new(),
+        export: Some(export(uid)),
+        kept: Kept::default(),
+    };
     bench.desk.accept(wanted(), bench.now);
     assert_eq!(
         short(&bench.work().await),
@@ -357,7 +362,12 @@ async fn the_status_of_an_export_is_written_once_and_recomputed_after_a_conflict
     bench.lead(true);
     assert_eq!(short(&bench.work().await), ["Get serviceexports"]);
     // One that was made anew is not the one it was decided for.
-    let gone = Desired { key: web.clone(), objects: Vec::new(), export: Some(export("uid-0")) };
+    let gone = Desired {
+        key: web.clone(),
+        objects: Vec::new(),
+        export: Some(export("uid-0")),
+        kept: Kept::default(),
+    };
     bench.desk.accept(gone, bench.now);
     assert_eq!(short(&bench.work().await), ["Get serviceexports"]);
 }

@@ -219,6 +219,41 @@ async fn k12_what_an_older_schema_does_not_keep_is_left_out_and_said_once() {
 }
 
 #[tokio::test]
+async fn k12_what_was_not_kept_once_is_tried_again_after_a_time() {
+    let mut bench = Bench::start().await;
+    bench.server.prune("serviceimports", &OLD_SCHEMA);
+    let names = ["shop/web", "shop/api"];
+    for name in names {
+        bench.desk.accept(desired(&key(name), vec![rich(name, 80)]), bench.now);
+    }
+    bench.work().await;
+    let kept = |bench: &Bench, name: &str| {
+        let there = bench.there(&import(&key(name), &[]).id()).unwrap();
+        OLD_SCHEMA.iter().filter(|field| there.pointer(field).is_some()).count()
+    };
+    assert_eq!(names.map(|name| kept(&bench, name)), [0, 0]);
+
+    // The schema is still the old one: each field is tried once more and no more than that.
+    bench.pass(600 * SECOND);
+    bench.feed();
+    bench.desk.tidy(bench.now);
+    let tried = short(&bench.work().await).len();
+    assert!((1..=4).contains(&tried), "{tried}");
+
+    // It was replaced, or only one answer had been altered.
+    bench.server.prune("serviceimports", &[]);
+    bench.pass(600 * SECOND);
+    bench.feed();
+    bench.desk.tidy(bench.now);
+    bench.work().await;
+    assert_eq!(
+        names.map(|name| kept(&bench, name)),
+        [OLD_SCHEMA.len() - 1; 2],
+        "one was never set"
+    );
+}
+
+#[tokio::test]
 async fn k12_an_import_without_a_status_of_its_own_is_not_written_again_and_again() {
     let web = key("shop/web");
     let mut bench = Bench::start().await;

@@ -7,7 +7,7 @@ use crate::catalog::{IpFamily, ServiceType, SessionAffinity, SliceEndpoint, Slic
 use crate::kubernetes::mirror::Existing;
 use crate::model::{ClusterId, PortNumber, PortSpec, Protocol, ServiceKey};
 use crate::objects::{
-    ANNOTATION_PORTS, DerivedService, Desired, EndpointSlice, ImportSpec, ImportStatus,
+    ANNOTATION_PORTS, DerivedService, Desired, EndpointSlice, ImportSpec, ImportStatus, Kept,
     LABEL_MANAGED_BY, LABEL_MCS_SERVICE, LABEL_SERVICE, LABEL_SLICE_MANAGED_BY,
     LABEL_SLICE_SERVICE, LABEL_SOURCE_CLUSTER, MANAGER, Meta, Object, ServiceImport, derived_name,
 };
@@ -137,7 +137,7 @@ pub(super) fn whole(key: &ServiceKey) -> Vec<Object> {
 }
 
 pub(super) fn desired(key: &ServiceKey, objects: Vec<Object>) -> Desired {
-    Desired { key: key.clone(), objects, export: None }
+    Desired { key: key.clone(), objects, export: None, kept: Kept::default() }
 }
 
 /// As the cluster would hold it.

@@ -7,7 +7,11 @@ use super::fixtures::{
     desired, existing, import, imported, key, pod_service, proxied, service, whole,
 };
 use crate::clock;
-use crate::objects::{McsVersion, Object, SERVICE_LINGERS};
+use crate::model::{Callee, ClusterId, HostLabel, PodName};
+use crate::objects::{
+    Desired, Kept, LABEL_SLICE_SERVICE, LABEL_SOURCE_CLUSTER, McsVersion, Object, SERVICE_LINGERS,
+    derived_name_of,
+};
 
 #[test]
 fn what_differs_and_how_urgent_it_is() {
@@ -164,4 +168,61 @@ fn every_request_but_a_creation_carries_uid_and_version() {
             assert!(create.path.starts_with("/apis/multicluster.x-k8s.io/v1alpha1/"));
         }
     }
+}
+
+#[test]
+fn what_may_be_of_an_unheard_peer_stays_while_others_go_on() {
+    let (web, now) = (key("shop/web"), clock::now());
+    let mut plan = Plan::default();
+    let [stays, goes] = ["tokyo", "oregon"].map(|cluster| PodName {
+        cluster: ClusterId::parse(cluster).unwrap(),
+        hostname: HostLabel::parse("db-0").unwrap(),
+    });
+    let named = |pod: &PodName| derived_name_of(&Callee::pod(web.clone(), pod.clone()));
+    let service_of = |pod: &PodName| {
+        let Object::Service(mut service) = pod_service(&web, "db-0") else { unreachable!() };
+        service.meta.name = named(pod).into();
+        Object::Service(service)
+    };
+    let slice_of = |label: &str, value: &str| {
+        let Object::Slice(mut slice) = imported(&web, &["10.1.0.1"]) else { unreachable!() };
+        slice.meta.labels = [(label.into(), value.into())].into();
+        Object::Slice(slice)
+    };
+    let kept = Kept::of(&web, [&stays]);
+    let wanted = desired(&web, vec![import(&web, &["oregon"]), pod_service(&web, "db-1")]);
+    plan.accept(Desired { kept: kept.clone(), ..wanted.clone() }, now);
+    let of = |pod: &PodName| {
+        [
+            service_of(pod),
+            slice_of(LABEL_SLICE_SERVICE, &named(pod)),
+            slice_of(LABEL_SOURCE_CLUSTER, pod.cluster.as_str()),
+        ]
+    };
+    let place = |plan: &Plan, object: &Object, now| {
+        plan.look(&web, &object.id(), Some(&existing(object)), None, now).place()
+    };
+    for object in of(&stays) {
+        assert_eq!(place(&plan, &object, now), None, "{}", object.id());
+    }
+    for object in of(&goes) {
+        let (rank, _) = place(&plan, &object, now).unwrap();
+        assert_eq!(rank, Rank::Removal, "{}", object.id());
+    }
+    let added = pod_service(&web, "db-1");
+    assert!(plan.look(&web, &added.id(), None, None, now).place().is_some());
+
+    // Its peer has told that it has them no more: they go as others do, not sooner.
+    let later = now + 10 * SERVICE_LINGERS;
+    plan.accept(wanted.clone(), later);
+    let [service, proxied, imported] = of(&stays);
+    assert_eq!(place(&plan, &service, later), Some((Rank::Removal, later + SERVICE_LINGERS)));
+    assert_eq!(place(&plan, &proxied, later), Some((Rank::Removal, later)));
+    assert_eq!(place(&plan, &imported, later), Some((Rank::Removal, later)));
+
+    let named_by = |desired: Desired| match desired.keeping(kept.clone()).objects.remove(0) {
+        Object::Import(import) => import.status.clusters.into_iter().collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(named_by(wanted).len(), 2, "the import names the unheard cluster still");
 }
