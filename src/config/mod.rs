@@ -23,6 +23,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::catalog::NamespaceRules;
+use crate::dns::Io;
 use crate::model::{ClusterId, DnsName, Locality, PeerAddress};
 use crate::telemetry::LogFormat;
 pub use errors::{At, Errors, Problem};
@@ -144,14 +145,6 @@ impl Default for Dns {
             shutdown_delay: Duration::from_secs(5),
         }
     }
-}
-
-/// How DNS sockets are driven.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Io {
-    /// The best that this build and this kernel have.
-    #[default]
-    Auto,
 }
 
 /// `admin:`.

@@ -9,16 +9,20 @@
 //! route table are loaded per batch of datagrams or per read of a connection, and never held
 //! across an await; between a message and its answer nothing is allocated, locked or awaited.
 //!
-//! Answers leave from the address that was asked because every socket is bound to one configured
-//! address. Behind a wildcard address the kernel chooses by route, which is right only on a machine
-//! with one address: said at start, until the sockets read each packet's destination.
+//! Answers leave from the address that was asked: most sockets are bound to one, and with those of
+//! a wildcard address the kernel tells each packet's destination (not with `dns.io: portable`, which
+//! is said at start).
+//!
 //! Not here: what a name answers (`zone`), when to open the sockets and how long to announce the
 //! end (`app`).
 
 mod answers;
+mod batch;
 mod encode;
+mod lane;
 mod limit;
 mod metrics;
+mod portable;
 mod query;
 mod reply;
 mod respond;
@@ -26,6 +30,7 @@ mod server;
 mod shared;
 mod slots;
 mod soa;
+mod tally;
 mod tcp;
 mod udp;
 
@@ -37,3 +42,4 @@ pub use limit::Limiter;
 pub use metrics::Metrics;
 pub use respond::{Policy, Received, Responded, Transport, respond};
 pub use server::{Config, DEFAULT_TCP_PER_SOURCE, DEFAULT_TCP_TOTAL, Error, Server, Ttl};
+pub use udp::Io;

@@ -1,7 +1,9 @@
-//! The rules on the wire, on raw octets: `wire` without sockets, `sockets` over loopback.
+//! The rules on the wire, on raw octets: `wire` without sockets, `rows` and `sockets` over loopback.
 
 mod compiled;
+mod faults;
 mod property;
+mod rows;
 mod sockets;
 mod wire;
 
