@@ -6,7 +6,8 @@ use std::time::Duration;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::respond::{Responded, Transport};
-use super::tally::{Collected, Counts, Tallies, Tally};
+use super::scrape::{Collected, Tallies};
+use super::tally::{Counts, Tally};
 use crate::telemetry::panic_counter;
 
 /// Why a TCP connection was closed before its first question.

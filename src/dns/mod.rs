@@ -26,6 +26,7 @@ mod portable;
 mod query;
 mod reply;
 mod respond;
+mod scrape;
 mod server;
 mod shared;
 mod slots;
