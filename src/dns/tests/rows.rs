@@ -135,7 +135,9 @@ async fn every_row_over_udp_in_a_burst() {
     for io in IOS {
         let running = start_io(io, &["127.0.0.1:0"]);
         let socket = client(running.address).await;
-        let rows = rows();
+        let mut rows = rows();
+        // What a receive buffer holds anywhere.
+        rows.retain(|row| row.0.len() < 8000);
         for row in &rows {
             socket.send(&row.0).await.unwrap();
         }
