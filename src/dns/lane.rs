@@ -4,6 +4,8 @@
 //! The thread waits in the kernel for a [`Batch`]; answers and policy are loaded once per batch,
 //! its counters are its own, and between a question and its answer nothing is allocated, locked or
 //! awaited. It ends when its socket is shut down for reading, after answering what had come.
+//!
+//! What a network may ask is counted per lane: one that asks from many ports has the budget of each.
 
 use std::io;
 use std::net::Shutdown;

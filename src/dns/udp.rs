@@ -98,15 +98,15 @@ impl Sockets {
             Lanes::Batch(sockets) => ("batch", sockets.len()),
             Lanes::Portable(sockets) => ("portable", sockets.len()),
         };
-        tracing::info!(
-            %address,
-            io,
-            lanes = count,
-            receive_buffer,
-            wanted = RECEIVE_BUFFER_OCTETS,
-            "dns is listening; if receive_buffer is less than wanted, raise net.core.rmem_max for \
-             bursts"
-        );
+        tracing::info!(%address, io, lanes = count, receive_buffer, "dns is listening");
+        if receive_buffer < RECEIVE_BUFFER_OCTETS {
+            tracing::info!(
+                %address,
+                receive_buffer,
+                wanted = RECEIVE_BUFFER_OCTETS,
+                "the receive buffer is smaller than asked for; raise net.core.rmem_max for bursts"
+            );
+        }
         match lanes {
             Lanes::Batch(sockets) => {
                 for socket in sockets {
