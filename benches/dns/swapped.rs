@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use portolan::clock::now;
 use portolan::dns::{
-    Answers, Compiler, Config, DEFAULT_TCP_PER_SOURCE, DEFAULT_TCP_TOTAL, Metrics, Server,
+    Answers, Compiler, Config, DEFAULT_TCP_PER_SOURCE, DEFAULT_TCP_TOTAL, Io, Metrics, Server,
     SharedAnswers,
 };
 use portolan::drain;
@@ -79,6 +79,7 @@ pub(crate) fn serve(listen: SocketAddr, names: &Path) -> io::Result<()> {
     runtime.block_on(async {
         let config = Config {
             listen: vec![listen],
+            io: Io::Auto,
             ttl_seconds: TTL,
             allow: Vec::new(),
             forwarders: Vec::new(),

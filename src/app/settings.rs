@@ -38,6 +38,7 @@ pub(super) fn zone(config: &Config) -> ZoneConfig {
 pub(super) fn dns(config: &Config) -> dns::Config {
     dns::Config {
         listen: config.dns.listen.clone(),
+        io: config.dns.io,
         ttl_seconds: zone(config).ttl_seconds,
         allow: config.dns.allow.clone(),
         forwarders: config.dns.forwarders.clone(),

@@ -17,8 +17,9 @@ use super::fields::{Field, Fields, Problems};
 use super::kubernetes::kubernetes;
 use super::localities::localities;
 use super::node::Node;
-use super::{Admin, Config, Congestion, Dns, Gateway, Io, Log, MAX_FILE_BYTES, Peer, Source};
+use super::{Admin, Config, Congestion, Dns, Gateway, Log, MAX_FILE_BYTES, Peer, Source};
 use crate::catalog::NamespaceRules;
+use crate::dns::Io;
 use crate::model::{ClusterId, DnsName, Locality, Namespace, PeerAddress, PortNumber, canonical};
 use crate::telemetry::LogFormat;
 
@@ -232,7 +233,11 @@ fn dns(fields: &mut Fields<'_>, base: &Path, problems: &mut Problems) -> Dns {
     let io = section.take("io").and_then(|field| {
         let io = |text: &str| match text {
             "auto" => Ok(Io::Auto),
-            other => Err(format!("'{other}' is not a way of this build; use auto")),
+            "batch" => Ok(Io::Batch),
+            "portable" => Ok(Io::Portable),
+            other => {
+                Err(format!("'{other}' is not a way to drive sockets; use auto, batch or portable"))
+            }
         };
         field.parse(io, problems)
     });

@@ -25,6 +25,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::catalog::NamespaceRules;
+use crate::dns::Io;
 use crate::model::{ClusterId, DnsName, Locality, PeerAddress};
 use crate::telemetry::LogFormat;
 pub use dns_tls::DnsTls;
@@ -179,14 +180,6 @@ pub struct ClientPlace {
     pub networks: Vec<IpNet>,
     /// Where they stand; the region is not empty.
     pub locality: Locality,
-}
-
-/// How DNS sockets are driven.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Io {
-    /// The best that this build and this kernel have.
-    #[default]
-    Auto,
 }
 
 /// `admin:`.

@@ -49,7 +49,7 @@ source: { files: ../registry }
 state: { dir: ./kept }
 vips: [127.64.0.0/16, "fd00:64::/64"]
 gateway: { listen: ["127.0.1.1:8443", "[::1]:0"], advertise: gw.example.org, outbound: false, congestion: system, drain: 300ms, shutdown_delay: 1h }
-dns: { listen: 127.0.1.1:5353, ttl: 30s, io: auto, allow: 10.0.0.0/8, forwarders: [10.0.0.10, "::1"], localities: [{ networks: [10.1.0.0/16, "2001:db8::/48"], locality: { region: eu, zone: paris-1 } }, { networks: 10.1.2.0/24, locality: { region: us } }], tcp_per_source: 16, tcp_total: 64, tls_listen: 127.0.1.1:853, tls_certificate: dns/tls.crt, tls_key: /keys/tls.key, shutdown_delay: 0s }
+dns: { listen: 127.0.1.1:5353, ttl: 30s, io: portable, allow: 10.0.0.0/8, forwarders: [10.0.0.10, "::1"], localities: [{ networks: [10.1.0.0/16, "2001:db8::/48"], locality: { region: eu, zone: paris-1 } }, { networks: 10.1.2.0/24, locality: { region: us } }], tcp_per_source: 16, tcp_total: 64, tls_listen: 127.0.1.1:853, tls_certificate: dns/tls.crt, tls_key: /keys/tls.key, shutdown_delay: 0s }
 admin: { listen: 127.0.1.1:9900, probes: 0.0.0.0:9901 }
 trust: { dir: ./trust }
 peers:
@@ -78,6 +78,7 @@ log: { filter: "info,portolan::tls=debug", format: json }
     assert_eq!(paris.networks[1].to_string(), "2001:db8::/48");
     assert_eq!((&*paris.locality.region, &*paris.locality.zone), ("eu", "paris-1"));
     assert_eq!((&*other.locality.region, &*other.locality.zone), ("us", ""));
+    assert_eq!(config.dns.io, Io::Portable);
     assert_eq!(config.admin.probes, Some("0.0.0.0:9901".parse().unwrap()));
     let [oregon, tokyo] = &config.peers[..] else { panic!("two peers") };
     assert_eq!(oregon.addresses[1].to_string(), "[2001:db8::1]:8443");
@@ -143,7 +144,7 @@ fn every_fault_names_its_line_its_field_and_the_remedy() {
         ("gateway: { drain: 2h }", "6:19: gateway.drain: '2h' is out of range; give a duration"),
         ("dns: { ttl: 0s }", "6:13: dns.ttl: '0s' is out of range; give a duration from 1s to 1h"),
         ("dns: { ttl: 1500ms }", "6:13: dns.ttl: is not in whole seconds, as DNS counts them;"),
-        ("dns: { io: uring }", "6:12: dns.io: 'uring' is not a way of this build; use auto"),
+        ("dns: { io: uring }", "6:12: dns.io: 'uring' is not a way to drive sockets; use auto,"),
         ("dns: { allow: 10.0.0.1/8 }", "6:15: dns.allow: 10.0.0.1/8 has host bits set; write 10"),
         ("dns: { forwarders: x }", "6:20: dns.forwarders: 'x' is not a network; write it as"),
         (

@@ -14,28 +14,34 @@
 //! ([`Localities`]), and an EDNS client subnet (RFC 7871) is believed from listed forwarders only.
 //! What may be out of date ([`Staleness`]) is answered as ever, marked for who speaks EDNS.
 //!
-//! Answers leave from the address that was asked because every socket is bound to one configured
-//! address. Behind a wildcard address the kernel chooses by route, which is right only on a machine
-//! with one address: said at start, until the sockets read each packet's destination.
+//! Answers leave from the address that was asked: most sockets are bound to one, and with those of
+//! a wildcard address the kernel tells each packet's destination (not with `dns.io: portable`, which
+//! is said at start).
+//!
 //! Not here: what a name answers (`zone`), when to open the sockets and how long to announce the
 //! end (`app`).
 
 mod answers;
+mod batch;
 mod block;
 mod connection;
 mod dot;
 mod encode;
+mod lane;
 mod limit;
 mod localities;
 mod metrics;
 mod packed;
+mod portable;
 mod query;
 mod reply;
 mod respond;
+mod scrape;
 mod server;
 mod shared;
 mod slots;
 mod soa;
+mod tally;
 mod tcp;
 mod udp;
 
@@ -49,3 +55,4 @@ pub use localities::Localities;
 pub use metrics::Metrics;
 pub use respond::{Policy, Received, Responded, Transport, respond};
 pub use server::{Config, DEFAULT_TCP_PER_SOURCE, DEFAULT_TCP_TOTAL, Error, Server, Ttl};
+pub use udp::Io;

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
 
 use super::answers::SharedAnswers;
@@ -17,7 +17,8 @@ use super::respond::Policy;
 use super::shared::Shared;
 use super::slots::Slots;
 use super::tcp::Door;
-use super::{dot, tcp, udp};
+use super::udp::{self, Io, Sockets};
+use super::{dot, tcp};
 use crate::drain::{Phase, Watch};
 
 /// TCP connections that one source may hold.
@@ -25,9 +26,6 @@ pub const DEFAULT_TCP_PER_SOURCE: usize = 256;
 /// TCP connections in all.
 pub const DEFAULT_TCP_TOTAL: usize = 4096;
 
-/// The receive buffer asked for, octets: at 100 000 queries a second a pause of a few
-/// milliseconds overflows the usual 212 992.
-const RECEIVE_BUFFER_OCTETS: usize = 4 << 20;
 /// Connections that wait to be accepted, measured with 24 000 clients at once: with four times as
 /// many places those beyond a cap wait four times as long for their end, with half of them others
 /// find none, and try again a second later.
@@ -41,6 +39,8 @@ pub struct Config {
     /// Addresses to listen on, each over UDP and TCP; port 0 takes one port free on both. `[::]` is
     /// IPv6 only.
     pub listen: Vec<SocketAddr>,
+    /// How UDP sockets are driven.
+    pub io: Io,
     /// TTL of positive answers and of the SOA minimum, seconds.
     pub ttl_seconds: u32,
     /// Sources that may ask; empty is everybody. Others are answered REFUSED.
@@ -80,6 +80,11 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// There is no thread for a socket.
+    #[error(
+        "cannot start a thread for a dns socket; raise the limit of processes (ulimit -u, pids.max)"
+    )]
+    Thread(#[source] io::Error),
     /// A loop panicked.
     #[error("a dns socket's loop died; this is a bug, report it with the log")]
     Died(#[source] JoinError),
@@ -99,7 +104,7 @@ pub struct Server {
 #[derive(Debug)]
 struct Bound {
     address: SocketAddr,
-    udp: UdpSocket,
+    udp: Sockets,
     tcp: TcpListener,
 }
 
@@ -110,8 +115,8 @@ pub struct Ttl(Arc<Shared>);
 impl Server {
     /// Binds every address, or none. Must be called within the runtime that will run it.
     pub fn bind(config: Config, answers: SharedAnswers, metrics: Metrics) -> Result<Self, Error> {
-        let bound =
-            config.listen.iter().map(|address| bind(*address)).collect::<Result<Vec<_>, _>>()?;
+        let bind = |address: &SocketAddr| bind(*address, config.io);
+        let bound = config.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let slots = Slots::new(config.tcp_per_source, config.tcp_total, metrics.clone());
         let Config { ttl_seconds, allow, forwarders, .. } = config;
         let policy = ArcSwap::from_pointee(Policy { ttl_seconds, allow, forwarders });
@@ -138,9 +143,8 @@ impl Server {
         if self.bound.is_empty() && self.tls_addrs().is_empty() {
             drain.reached(Phase::Draining).await;
         }
-        for Bound { address, udp, tcp } in self.bound {
-            tracing::info!(%address, "dns is listening");
-            loops.spawn(udp::serve(udp, Arc::clone(&self.shared), drain.clone()));
+        for Bound { udp, tcp, .. } in self.bound {
+            udp.start(&self.shared, &drain, &mut loops).map_err(Error::Thread)?;
             let shared = Arc::clone(&self.shared);
             loops.spawn(tcp::serve(tcp, Door::Plain, shared, drain.clone()));
         }
@@ -173,29 +177,22 @@ impl Ttl {
 }
 
 /// One address over both transports. With port 0 the TCP socket chooses.
-fn bind(address: SocketAddr) -> Result<Bound, Error> {
-    if address.ip().is_unspecified() {
-        tracing::warn!(
-            %address,
-            "answers may leave from another address than was asked if this machine has several; \
-             list its addresses in dns.listen instead"
-        );
-    }
+fn bind(address: SocketAddr, io: Io) -> Result<Bound, Error> {
     let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
     loop {
         tries -= 1;
-        match bind_both(address) {
+        match bind_both(address, io) {
             Err(_) if tries > 0 => {}
             result => return result,
         }
     }
 }
 
-fn bind_both(address: SocketAddr) -> Result<Bound, Error> {
+fn bind_both(address: SocketAddr, io: Io) -> Result<Bound, Error> {
     let fault = |protocol| move |source| Error::Bind { address, protocol, source };
     let tcp = listen_tcp(address).map_err(fault("tcp"))?;
     let address = tcp.local_addr().map_err(fault("tcp"))?;
-    let udp = listen_udp(address).map_err(fault("udp"))?;
+    let udp = Sockets::bind(address, io, udp::lanes()).map_err(fault("udp"))?;
     Ok(Bound { address, udp, tcp })
 }
 
@@ -211,25 +208,6 @@ pub(super) fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
-}
-
-fn listen_udp(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    only_v6(&socket, address)?;
-    socket.set_nonblocking(true)?;
-    socket.set_recv_buffer_size(RECEIVE_BUFFER_OCTETS)?;
-    // The kernel reports twice what it grants for payload.
-    let granted = socket.recv_buffer_size()? / 2;
-    if granted < RECEIVE_BUFFER_OCTETS {
-        tracing::debug!(
-            %address,
-            granted,
-            wanted = RECEIVE_BUFFER_OCTETS,
-            "the receive buffer is smaller than asked for; raise net.core.rmem_max for bursts"
-        );
-    }
-    socket.bind(&address.into())?;
-    UdpSocket::from_std(socket.into())
 }
 
 fn only_v6(socket: &Socket, address: SocketAddr) -> io::Result<()> {

@@ -37,7 +37,7 @@ impl Shared {
                 true
             }
             None => {
-                self.metrics.dropped();
+                self.metrics.dropped(received.transport);
                 false
             }
         }

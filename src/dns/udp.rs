@@ -1,125 +1,176 @@
-//! The UDP loop: wait, then answer a batch from one set of answers.
+//! The UDP sockets of one address.
+//!
+//! As many as there are processors: the kernel spreads clients over them (`SO_REUSEPORT`), and each
+//! is a lane that answers by itself, on a thread of its own ([`lane`]) or on the runtime
+//! ([`portable`]). An address that somebody else has is refused even if he would share it.
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
 
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
-use tokio::time::timeout;
+use tokio::task::JoinSet;
 
-use super::Limiter;
-use super::respond::{Received, Transport};
+use super::batch::{Batch, Wait};
 use super::shared::Shared;
-use crate::clock;
-use crate::drain::{Phase, Watch};
+use super::{lane, portable};
+use crate::drain::Watch;
 
-/// Datagrams answered from one set of answers before it is loaded again.
-const BATCH: usize = 32;
-/// The last look at the socket: readiness is known only after the runtime has asked the kernel.
-const LAST_LOOK: Duration = Duration::from_millis(10);
-/// Batches answered of what had come when the end came.
-const LAST_BATCHES: usize = 256;
-/// The pause after an error of the socket, so that a lasting one does not spin.
-const ERROR_PAUSE: Duration = Duration::from_millis(20);
-/// Longest datagram there is.
-const MAX_DATAGRAM_OCTETS: usize = 65_535;
-
-/// How a batch ended.
-enum Batch {
-    /// Nothing more to read.
-    Empty,
-    /// Full: more may wait.
-    Full,
-    /// The answer in `out` could not be sent at once.
-    Blocked(SocketAddr),
-    /// Reading failed.
-    Failed(io::Error),
+/// How UDP sockets are driven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Io {
+    /// [`Io::Batch`] where the kernel lets us; some sandboxes refuse its calls.
+    #[default]
+    Auto,
+    /// A thread per socket, and one call of the system for up to 32 datagrams.
+    Batch,
+    /// The runtime's sockets, one call per datagram. Behind a wildcard address the kernel chooses
+    /// the source of an answer by route.
+    Portable,
 }
 
-struct Lane {
-    socket: UdpSocket,
-    shared: Arc<Shared>,
-    limiter: Limiter,
-    datagram: Box<[u8]>,
-    out: Vec<u8>,
+/// Sockets of one address at most: more than that is more than this server's cost needs.
+const MAX_LANES: usize = 8;
+/// The receive buffer asked for, octets: at 100 000 queries a second a pause of a few
+/// milliseconds overflows the usual 212 992.
+const RECEIVE_BUFFER_OCTETS: usize = 4 << 20;
+
+/// The bound sockets of one address.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    address: SocketAddr,
+    /// What the kernel grants each, octets.
+    receive_buffer: usize,
+    lanes: Lanes,
 }
 
-/// Answers until the drain; then what is in the socket's buffer is answered, and it closes.
-pub(super) async fn serve(socket: UdpSocket, shared: Arc<Shared>, mut drain: Watch) {
-    let datagram = vec![0; MAX_DATAGRAM_OCTETS].into();
-    let limiter = Limiter::default();
-    let mut lane = Lane { socket, shared, limiter, datagram, out: Vec::new() };
-    loop {
-        tokio::select! {
-            () = drain.reached(Phase::Draining) => break,
-            ready = lane.socket.readable() => {
-                if let Err(error) = ready {
-                    lane.failed(&error).await;
-                }
-            }
-        }
-        lane.step().await;
-    }
-    let _nothing_had_come = timeout(LAST_LOOK, lane.socket.readable()).await;
-    for _ in 0..LAST_BATCHES {
-        if !lane.step().await {
-            break;
-        }
-    }
+#[derive(Debug)]
+enum Lanes {
+    Batch(Vec<Socket>),
+    Portable(Vec<UdpSocket>),
 }
 
-impl Lane {
-    /// One batch and what its end needs; false if nothing more was there.
-    async fn step(&mut self) -> bool {
-        match self.batch() {
-            Batch::Empty => return false,
-            Batch::Full => tokio::task::yield_now().await,
-            Batch::Blocked(to) => {
-                if self.socket.send_to(&self.out, to).await.is_err() {
-                    self.shared.metrics.socket_error();
-                }
-            }
-            Batch::Failed(error) => self.failed(&error).await,
-        }
-        true
-    }
+/// As many sockets as there are processors to read them.
+pub(super) fn lanes() -> usize {
+    thread::available_parallelism().map_or(1, usize::from).min(MAX_LANES)
+}
 
-    /// Answers what is there without waiting. Answers and policy are loaded once.
-    fn batch(&mut self) -> Batch {
-        let policy = self.shared.policy.load();
-        let answers = self.shared.answers.load();
-        for _ in 0..BATCH {
-            let (length, from) = match self.socket.try_recv_from(&mut self.datagram) {
-                Ok(received) => received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Batch::Empty,
-                Err(error) => return Batch::Failed(error),
+impl Sockets {
+    /// Binds that many sockets to one address, or none. Must be called within a runtime.
+    pub(super) fn bind(address: SocketAddr, io: Io, lanes: usize) -> io::Result<Self> {
+        let io = match io {
+            Io::Auto if can_batch(address)? => Io::Batch,
+            Io::Auto => Io::Portable,
+            given => given,
+        };
+        let sockets = open(address, io, lanes)?;
+        // The kernel reports twice what it grants for payload.
+        let receive_buffer = sockets[0].recv_buffer_size()? / 2;
+        let lanes = if io == Io::Portable {
+            let into_tokio = |socket: Socket| {
+                socket.set_nonblocking(true)?;
+                UdpSocket::from_std(socket.into())
             };
-            let received = Received {
-                message: &self.datagram[..length],
-                transport: Transport::Udp,
-                source: from.ip(),
-                now: clock::now(),
-            };
-            let limiter = Some(&mut self.limiter);
-            if !self.shared.answer(received, &policy, &answers, limiter, &mut self.out) {
-                continue;
-            }
-            match self.socket.try_send_to(&self.out, from) {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Batch::Blocked(from);
-                }
-                // One client's route or a full queue: the client asks again, others go on.
-                Err(_) => self.shared.metrics.socket_error(),
-            }
-        }
-        Batch::Full
+            Lanes::Portable(sockets.into_iter().map(into_tokio).collect::<io::Result<_>>()?)
+        } else {
+            Lanes::Batch(sockets)
+        };
+        Ok(Self { address, receive_buffer, lanes })
     }
 
-    async fn failed(&self, error: &io::Error) {
-        self.shared.metrics.socket_error();
-        tracing::debug!(%error, "a dns socket failed to read; it is tried again");
-        tokio::time::sleep(ERROR_PAUSE).await;
+    /// Starts the lanes: each a task that ends at the drain, when everything that had come is
+    /// answered, and that panics if its thread does.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub(super) fn start(
+        self,
+        shared: &Arc<Shared>,
+        drain: &Watch,
+        tasks: &mut JoinSet<()>,
+    ) -> io::Result<()> {
+        let Self { address, receive_buffer, lanes } = self;
+        let (io, count) = match &lanes {
+            Lanes::Batch(sockets) => ("batch", sockets.len()),
+            Lanes::Portable(sockets) => ("portable", sockets.len()),
+        };
+        tracing::info!(%address, io, lanes = count, receive_buffer, "dns is listening");
+        if receive_buffer < RECEIVE_BUFFER_OCTETS {
+            tracing::info!(
+                %address,
+                receive_buffer,
+                wanted = RECEIVE_BUFFER_OCTETS,
+                "the receive buffer is smaller than asked for; raise net.core.rmem_max for bursts"
+            );
+        }
+        match lanes {
+            Lanes::Batch(sockets) => {
+                for socket in sockets {
+                    tasks.spawn(lane::start(socket, shared)?.until(drain.clone()));
+                }
+            }
+            Lanes::Portable(sockets) => {
+                if address.ip().is_unspecified() {
+                    tracing::warn!(
+                        %address,
+                        "answers may leave from another address than was asked if this machine has \
+                         several; list its addresses in dns.listen, or leave dns.io at auto"
+                    );
+                }
+                for socket in sockets {
+                    tasks.spawn(portable::serve(socket, Arc::clone(shared), drain.clone()));
+                }
+            }
+        }
+        Ok(())
     }
 }
+
+/// Whether a batch can be received at all, tried on a socket that nothing comes to.
+fn can_batch(address: SocketAddr) -> io::Result<bool> {
+    let socket = unbound(address, Io::Batch)?;
+    let tried = Batch::new().receive(socket.as_fd(), Wait::Not);
+    Ok(tried.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock))
+}
+
+/// The sockets, blocking. The first is bound alone, so that an address somebody else has is
+/// refused even if he would share it; only then is it shared.
+fn open(address: SocketAddr, io: Io, lanes: usize) -> io::Result<Vec<Socket>> {
+    let first = unbound(address, io)?;
+    first.bind(&address.into())?;
+    if lanes > 1 {
+        first.set_reuse_port(true)?;
+    }
+    let mut sockets = vec![first];
+    for _ in 1..lanes {
+        let socket = unbound(address, io)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        sockets.push(socket);
+    }
+    Ok(sockets)
+}
+
+fn unbound(address: SocketAddr, io: Io) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_recv_buffer_size(RECEIVE_BUFFER_OCTETS)?;
+    // A socket of one address answers from that one anyway.
+    if address.ip().is_unspecified() && io != Io::Portable {
+        match address {
+            SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
+            SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?,
+        }
+    }
+    Ok(socket)
+}
+
+#[cfg(test)]
+#[path = "tests/udp.rs"]
+mod tests;

@@ -47,6 +47,7 @@ fn each_key_is_live_or_needs_a_restart() {
         ("gateway: { drain: 1s }", "gateway.drain"),
         ("gateway: { shutdown_delay: 1s }", "gateway.shutdown_delay"),
         ("dns: { listen: 127.0.0.1:1 }", "dns.listen"),
+        ("dns: { io: portable }", "dns.io"),
         ("dns: { allow: 10.0.0.0/8 }", "dns.allow"),
         ("dns: { forwarders: 10.0.0.0/8 }", "dns.forwarders"),
         (

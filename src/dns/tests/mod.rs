@@ -1,13 +1,15 @@
-//! The rules on the wire, on raw octets: `wire` without sockets, `sockets` over loopback.
+//! The rules on the wire, on raw octets: `wire` and `rows` without sockets, `exchanges` and `sockets` over loopback.
 
 mod compiled;
 mod connection;
+mod exchanges;
 mod faults;
 mod places;
 mod property;
 mod rows;
 mod sockets;
 mod stale;
+mod swaps;
 mod tls;
 mod wire;
 
