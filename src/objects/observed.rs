@@ -147,12 +147,12 @@ impl Kept {
     #[must_use]
     pub fn holds(&self, object: &Object) -> bool {
         let meta = object.meta();
-        let is_one = |name: &Box<str>| self.services.contains(name);
+        let is_one = |name: &str| self.services.contains(name);
         match object {
             Object::Service(_) => is_one(&meta.name),
             Object::Slice(_) => {
                 let source = meta.labels.get(LABEL_SOURCE_CLUSTER);
-                meta.labels.get(LABEL_SLICE_SERVICE).is_some_and(is_one)
+                meta.labels.get(LABEL_SLICE_SERVICE).is_some_and(|name| is_one(name))
                     || self.clusters.iter().any(|of| source.is_some_and(|at| **at == *of.as_str()))
             }
             Object::Import(_) => false,

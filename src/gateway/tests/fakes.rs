@@ -91,6 +91,18 @@ impl Fake {
     }
 }
 
+async fn say_and_leave(mut conn: Conn<Acceptor>, frames: usize) {
+    let reply = conn.role().reply(Verdict::Accepted);
+    conn.queue_some(reply);
+    for _ in 0..frames {
+        conn.queue_payload(&[7; MAX_PAYLOAD]);
+    }
+    let fin = conn.role().fin();
+    conn.queue_some(fin);
+    conn.flush().await.unwrap();
+    conn.close().await;
+}
+
 async fn follow(
     script: Script,
     mut conn: Conn<Acceptor>,
@@ -156,15 +168,7 @@ async fn follow(
                 return conn.close().await;
             }
             Script::SayAndLeave(frames) => {
-                let reply = conn.role().reply(Verdict::Accepted);
-                conn.queue_some(reply);
-                for _ in 0..frames {
-                    conn.queue_payload(&[7; MAX_PAYLOAD]);
-                }
-                let fin = conn.role().fin();
-                conn.queue_some(fin);
-                conn.flush().await.unwrap();
-                conn.close().await;
+                say_and_leave(conn, frames).await;
                 return played();
             }
             Script::GiveBack => {

@@ -200,13 +200,17 @@ async fn a_cancel_that_crosses_reply_payload_and_fin_leaves_a_usable_connection(
     super::until(|| shared.pool.stock(&peer).idle >= before).await;
 }
 
-/// More than the kernel takes for a client that does not read: the rest waits in the tunnel.
-const FRAMES: usize = 96;
-
-/// A client that reads nothing of what tokyo said before it left in order.
-async fn pausing() -> (Three, tokio::net::TcpStream, Arc<Streams>) {
-    let mut three = three(Script::SayAndLeave(FRAMES)).await;
+/// A client that reads nothing of what tokyo said before it left in order, so many frames: more
+/// than the kernel takes for it, so that the rest waits in the tunnel.
+async fn pausing(
+    frames: usize,
+    buffer: Option<usize>,
+) -> (Three, tokio::net::TcpStream, Arc<Streams>) {
+    let mut three = three(Script::SayAndLeave(frames)).await;
     let client = three.paris.client().await;
+    if let Some(octets) = buffer {
+        socket2::SockRef::from(&client).set_recv_buffer_size(octets).unwrap();
+    }
     for _ in ["asked", "left"] {
         soon(three.tokyo.played.recv()).await.unwrap();
     }
@@ -217,7 +221,8 @@ async fn pausing() -> (Three, tokio::net::TcpStream, Arc<Streams>) {
 
 #[tokio::test]
 async fn a_reader_that_pauses_gets_all_that_was_said_before_the_peer_left() {
-    let (_three, mut client, streams) = pausing().await;
+    const FRAMES: usize = 96;
+    let (_three, mut client, streams) = pausing(FRAMES, None).await;
     super::pass(45).await;
     assert_eq!(streams.count(|_| true), 1);
     assert_eq!(read_all(&mut client).await.len(), FRAMES * MAX_PAYLOAD);
@@ -225,7 +230,7 @@ async fn a_reader_that_pauses_gets_all_that_was_said_before_the_peer_left() {
 
 #[tokio::test]
 async fn what_nobody_ever_takes_is_not_kept_for_a_peer_that_left() {
-    let (_three, _client, streams) = pausing().await;
+    let (_three, _client, streams) = pausing(64, Some(4096)).await;
     // A minute, and as long as the rest may need to be delivered.
     super::pass(90).await;
     super::until(|| streams.count(|_| true) == 0).await;
