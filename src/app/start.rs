@@ -30,8 +30,9 @@ pub(super) fn from_files(config: &Config, store: &Store, first: Vec<SourceEvent>
     let peers = settings::peers(config);
     let mut inputs = inputs(config, store, &peers, local);
     let mut addresses = vips::Allocator::new(config.vips.clone(), saved::load_vips(store));
-    let unaddressed = plan(&inputs, inputs.started);
-    for callee in unaddressed.services.values().flat_map(|route| addressed(route)) {
+    // This plan is gone before the next is made: with many services each is large.
+    for callee in plan(&inputs, inputs.started).services.values().flat_map(|route| addressed(route))
+    {
         if let Err(error) = addresses.assign(&callee, clock::wall_ms()) {
             tracing::warn!(service = %callee, %error, "no clusterset address");
         }
