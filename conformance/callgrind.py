@@ -4,6 +4,7 @@ import pathlib
 import re
 import signal
 import subprocess
+import sys
 import time
 
 PATIENCE = 180
@@ -17,6 +18,8 @@ class Callgrind:
     """A process that callgrind runs; `out` names the files of counts, `log` takes what it says."""
 
     def __init__(self, command, out, log, *options, **popen):
+        # Whoever asks this program to end has what it started ended too.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))
         self.out, self.log, self.dumps = out, log, 0
         with open(log, "wb") as said:
             self.process = subprocess.Popen(

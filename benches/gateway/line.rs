@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use portolan::clock;
+use rustix::process::getppid;
 
 /// The longest that a packet waits for those before it; then the queue is full.
 const LONGEST_QUEUE: Duration = Duration::from_millis(40);
@@ -38,34 +40,42 @@ pub(crate) struct Options {
 
 type Packet = (Instant, Vec<u8>);
 
-/// Carries packets both ways until it is ended.
+/// Carries packets both ways until it is ended, or whoever started it is gone.
 pub(crate) fn carry(options: &Options) -> io::Result<()> {
-    let (near, far) = (io::stdin(), io::stdout());
-    let lossy = AtomicBool::new(false);
-    thread::scope(|scope| {
-        for (from, to, seed) in [(near.as_fd(), far.as_fd(), 1), (far.as_fd(), near.as_fd(), 2)] {
-            let (sender, receiver) = sync_channel(MOST_PACKETS);
-            let way = Way { options, lossy: &lossy, chance: seed, free: clock::now() };
-            scope.spawn(move || way.take(from, &sender));
-            scope.spawn(move || deliver(to, &receiver));
-        }
-        loop {
-            lossy.store(options.lossy_while.exists(), Ordering::Relaxed);
-            thread::sleep(LOOK_EVERY);
-        }
-    })
+    let starter = getppid();
+    let lossy = Arc::new(AtomicBool::new(false));
+    let near = io::stdin().as_fd().try_clone_to_owned()?;
+    let far = io::stdout().as_fd().try_clone_to_owned()?;
+    let ways = [(near.try_clone()?, far.try_clone()?, 1), (far, near, 2)];
+    for (from, to, seed) in ways {
+        let (sender, receiver) = sync_channel(MOST_PACKETS);
+        let way = Way {
+            options: options.clone(),
+            lossy: Arc::clone(&lossy),
+            chance: seed,
+            free: clock::now(),
+        };
+        // They wait in the kernel for packets, and end with the process.
+        thread::spawn(move || way.take(from.as_fd(), &sender));
+        thread::spawn(move || deliver(to.as_fd(), &receiver));
+    }
+    while getppid() == starter {
+        lossy.store(options.lossy_while.exists(), Ordering::Relaxed);
+        thread::sleep(LOOK_EVERY);
+    }
+    Ok(())
 }
 
-struct Way<'a> {
-    options: &'a Options,
-    lossy: &'a AtomicBool,
+struct Way {
+    options: Options,
+    lossy: Arc<AtomicBool>,
     /// State of the generator that says which packets are lost.
     chance: u64,
     /// When the last packet taken has left the queue.
     free: Instant,
 }
 
-impl Way<'_> {
+impl Way {
     /// Reads what one side sends, and says when the other gets it.
     fn take(mut self, from: BorrowedFd<'_>, on: &SyncSender<Packet>) {
         let one_way = Duration::from_secs_f64(self.options.round_trip / 2_000.0);

@@ -169,6 +169,10 @@ def ask_all(judge, arguments, addresses):
     total = Found()
     try:
         for _ in running:
+            while results.empty():
+                if dead := [process for process in running if process.exitcode]:
+                    raise Failed(f"a worker ended with {dead[0].exitcode}")
+                time.sleep(0.05)
             got = results.get()
             if isinstance(got, str):
                 raise Failed(got)
