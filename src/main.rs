@@ -28,7 +28,10 @@ fn main() -> ExitCode {
             return Exit::Wrong.into();
         }
     };
-    runtime.block_on(dispatch(cli.command)).into()
+    let exit = runtime.block_on(dispatch(cli.command));
+    // A read of a file system that hangs must not keep the process from its end.
+    runtime.shutdown_background();
+    exit.into()
 }
 
 async fn dispatch(command: Command) -> Exit {
