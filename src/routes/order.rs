@@ -243,7 +243,9 @@ fn policy_rank(contender: &Contender<'_>, policy: &Policy) -> (usize, Reverse<u1
             (place.unwrap_or(usize::MAX), Reverse(0))
         }
         Policy::Weighted => (0, Reverse(contender.weight)),
-        Policy::Nearest | Policy::Local => (0, Reverse(0)),
+        // Also while it leaves a share to others: from wherever a client asks, local comes first.
+        Policy::Local => (usize::from(!contender.local), Reverse(0)),
+        Policy::Nearest => (0, Reverse(0)),
     }
 }
 

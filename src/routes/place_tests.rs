@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::RouteTable;
 use super::tests::{World, cluster, settings, web};
-use crate::catalog::{DnsMode, Policy, Settings, Weight};
+use crate::catalog::{DnsMode, Policy, Settings, Share, Weight};
 use crate::health::PeerState::{self, Draining, Suspect, Unknown, Up};
 use crate::testing::table::locality;
 
@@ -95,6 +95,15 @@ fn health_and_policy_come_before_nearness() {
             ],
             weighted(100),
             ["quito", "paris", "tokyo", "oregon"],
+        ),
+        (
+            [
+                ("oregon", Up, 20, "us/us-1", plain()),
+                ("quito", Up, 30, "us/us-2", plain()),
+                ("tokyo", Up, 90, "ap/ap-1", plain()),
+            ],
+            Settings { share: Share::new(99).unwrap(), ..settings(Policy::Local) },
+            ["paris", "oregon", "quito", "tokyo"],
         ),
     ] {
         assert_eq!(from(&world(&peers, own), "us/us-1"), order);
