@@ -35,9 +35,9 @@ pub enum Io {
 
 /// Sockets of one address at most: more than that is more than this server's cost needs.
 const MAX_LANES: usize = 8;
-/// The receive buffer asked for, octets: at 100 000 queries a second a pause of a few
+/// The buffer asked for each way, octets: at 100 000 queries a second a pause of a few
 /// milliseconds overflows the usual 212 992.
-const RECEIVE_BUFFER_OCTETS: usize = 4 << 20;
+const BUFFER_OCTETS: usize = 4 << 20;
 
 /// The bound sockets of one address.
 #[derive(Debug)]
@@ -63,8 +63,13 @@ impl Sockets {
     /// Binds that many sockets to one address, or none. Must be called within a runtime.
     pub(super) fn bind(address: SocketAddr, io: Io, lanes: usize) -> io::Result<Self> {
         let io = match io {
-            Io::Auto if can_batch(address)? => Io::Batch,
+            Io::Auto if can_batch(address).unwrap_or(false) => Io::Batch,
             Io::Auto => Io::Portable,
+            Io::Batch if !can_batch(address)? => {
+                return Err(io::Error::other(
+                    "this system does not let recvmmsg through; set dns.io to portable or auto",
+                ));
+            }
             given => given,
         };
         let sockets = open(address, io, lanes)?;
@@ -99,11 +104,11 @@ impl Sockets {
             Lanes::Portable(sockets) => ("portable", sockets.len()),
         };
         tracing::info!(%address, io, lanes = count, receive_buffer, "dns is listening");
-        if receive_buffer < RECEIVE_BUFFER_OCTETS {
+        if receive_buffer < BUFFER_OCTETS {
             tracing::info!(
                 %address,
                 receive_buffer,
-                wanted = RECEIVE_BUFFER_OCTETS,
+                wanted = BUFFER_OCTETS,
                 "the receive buffer is smaller than asked for; raise net.core.rmem_max for bursts"
             );
         }
@@ -160,7 +165,9 @@ fn unbound(address: SocketAddr, io: Io) -> io::Result<Socket> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    socket.set_recv_buffer_size(RECEIVE_BUFFER_OCTETS)?;
+    socket.set_recv_buffer_size(BUFFER_OCTETS)?;
+    // Answers to a neighbour that is not there lie in it for seconds.
+    socket.set_send_buffer_size(BUFFER_OCTETS)?;
     // A socket of one address answers from that one anyway.
     if address.ip().is_unspecified() && io != Io::Portable {
         match address {
