@@ -42,6 +42,8 @@ const READ_OCTETS: usize = 16 << 10;
 const FLUSH_OCTETS: usize = 16 << 10;
 /// What a thread keeps of a buffer that one long answer has made longer, octets.
 const KEEP_OCTETS: usize = 64 << 10;
+/// Reads answered before other tasks of the thread have their turn.
+const ROUNDS: u32 = 4;
 /// Octets of a frame's length.
 const LENGTH_OCTETS: usize = 2;
 
@@ -181,7 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn drive(&mut self, desk: &mut Desk, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Of a connection that panicked before it wrote.
         desk.outbox.clear();
-        loop {
+        for _ in 0..ROUNDS {
             ready!(self.poll_take(cx))?;
             if self.stalled {
                 let inbox = std::mem::take(&mut self.inbox);
@@ -201,6 +203,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.write(desk, cx)?;
             self.count_kept()?;
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Answers what was read, behind what had begun before.
