@@ -272,13 +272,23 @@ fn without_reserved(
         .collect()
 }
 
-/// The Service's ports; of two with the same name, or the same protocol and number, the first.
-/// (The API server refuses such a Service, a manifest may hold one.)
+/// The Service's ports with names that DNS can have; of two with the same name, or the same protocol
+/// and number, the first. (The API server refuses such a Service, a manifest may hold one.)
 fn distinct_ports(ports: &[PortSpec], problems: &mut Vec<ExportProblem>) -> Vec<PortSpec> {
     let mut distinct: Vec<PortSpec> = Vec::with_capacity(ports.len());
     let (mut names, mut keys) = (HashSet::new(), HashSet::new());
     for port in ports {
-        if names.contains(&*port.name) || keys.contains(&port.key()) {
+        if !port.name.is_empty() && HostLabel::parse(&port.name).is_err() {
+            problems.push(ExportProblem {
+                field: "ports".into(),
+                message: format!(
+                    "{:?} ({}) is no name of a port and is not exported; give it 1 to 63 lower-case letters, digits and '-'",
+                    port.name,
+                    port.key()
+                )
+                .into(),
+            });
+        } else if names.contains(&*port.name) || keys.contains(&port.key()) {
             problems.push(ExportProblem {
                 field: "ports".into(),
                 message: format!(

@@ -217,6 +217,18 @@ fn annotations_are_obeyed_and_bad_ones_are_problems_of_the_export() {
 }
 
 #[test]
+fn a_port_whose_name_dns_cannot_have_is_not_exported() {
+    let names = ["my http", "a.b", "two\nlines 5 IN A 192.0.2.1", &"x".repeat(64)];
+    let strange = (1..).zip(names).map(|(at, name)| port(name, at));
+    let ports: Vec<_> = strange.chain([port("web", 80), port("", 81)]).collect();
+    let (assembly, local) =
+        assembled(vec![put_service(service(ObjectKind::ClusterIp, &ports)), put_export(wish(&[]))]);
+    let kept: Vec<_> = local.export.ports.iter().map(|port| &*port.spec.name).collect();
+    assert_eq!(kept, ["web", ""]);
+    assert_eq!(assembly.problems().count(), names.len());
+}
+
+#[test]
 fn reserved_keys_do_not_travel() {
     let keys = ["app.kubernetes.io/name", "argoproj.io/x", "team", "a.k8s.io/1", "b.k8s.io/1"];
     let more = ["c.helm.sh/1", "d.fluxcd.io/1", "portolan.dev/policy", "example.org/x"];
