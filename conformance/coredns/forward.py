@@ -167,12 +167,15 @@ def alike(stage, tcp):
             (f"db-7.paris.{MANY}", "A"), (ZONE, "SOA"), (ZONE, "NS"), (f"dns-version.{ZONE}", "TXT"))
     for qname, kind in rows:
         for edns in (None, 1232):
-            own = asked(stage.replicas[0].dns, qname, kind, tcp=tcp, edns=edns)
+            # Of one of them whole: their serials differ, since each begins with its start.
+            owns = [asked(replica.dns, qname, kind, tcp=tcp, edns=edns) for replica in stage.replicas]
+            own = owns[0]
             got = asked((HOST, PLAIN), qname, kind, tcp=tcp, edns=edns)
             expect((got.rcode, got.flags, got.question) == (own.rcode, own.flags, own.question),
                    f"{qname} {kind}: {got.shown()}, not {own.shown()}")
             for part in ("answer", "authority", "additional"):
-                expect(set(getattr(got, part)) == set(getattr(own, part)), f"{qname} {kind}: another {part}")
+                expect(set(getattr(got, part)) in [set(getattr(one, part)) for one in owns],
+                       f"{qname} {kind}: another {part}")
             expect((got.opt is None) == (own.opt is None), f"{qname} {kind}: {got.shown()}")
     return f"{len(rows)} questions, with and without EDNS: A, AAAA, SRV, no data, no name, SOA, NS, TXT"
 
