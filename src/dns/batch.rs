@@ -228,9 +228,8 @@ fn source(name: &Name, length: libc::socklen_t) -> Option<IpAddr> {
 }
 
 /// Sends `count` messages by `send`, which is told where to begin and says how many went out, or
-/// why the first did not. That one is left out: it has no route or is denied, or a queue is full
-/// (packets for a neighbour that does not answer lie there for seconds), and its client asks again.
-/// Nothing is waited for: one client must not hold up the others. How many were left out.
+/// why the first did not. That one is left out: it has no route or is denied, or a queue is full,
+/// and its client asks again; waiting would hold up all the others. How many were left out.
 fn deliver(count: usize, mut send: impl FnMut(usize) -> io::Result<usize>) -> usize {
     let (mut at, mut failed) = (0, 0);
     while at < count {
