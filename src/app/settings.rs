@@ -6,7 +6,6 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use rustix::process::{Resource, getrlimit};
 
 use crate::config::{Config, Congestion, Source};
 use crate::model::ReplicaId;
@@ -37,7 +36,6 @@ pub(super) fn zone(config: &Config) -> ZoneConfig {
 }
 
 pub(super) fn dns(config: &Config) -> dns::Config {
-    let tcp_total = tcp_total(config.dns.tcp_total);
     dns::Config {
         listen: config.dns.listen.clone(),
         io: config.dns.io,
@@ -45,23 +43,8 @@ pub(super) fn dns(config: &Config) -> dns::Config {
         allow: config.dns.allow.clone(),
         forwarders: config.dns.forwarders.clone(),
         tcp_per_source: config.dns.tcp_per_source,
-        tcp_total,
+        tcp_total: config.dns.tcp_total,
     }
-}
-
-/// DNS connections in all: at most an eighth of the descriptors, so that whoever opens many leaves
-/// some for peers, the API server and the admin port.
-fn tcp_total(configured: usize) -> usize {
-    let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
-    let most = usize::try_from(limit / 8).unwrap_or(usize::MAX);
-    if most < configured {
-        tracing::warn!(
-            configured,
-            most,
-            "the descriptor limit allows fewer dns connections; raise LimitNOFILE"
-        );
-    }
-    configured.min(most)
 }
 
 /// What DNS over TLS shows, where it is wanted.
