@@ -79,7 +79,7 @@ impl Line {
     /// The two ends, as a place.
     pub(crate) fn place(&self, dir: PathBuf, cubic: bool) -> io::Result<Place> {
         for namespace in &self.namespaces {
-            namespace.set_congestion(if cubic { "cubic" } else { "bbr" })?;
+            namespace.set_congestion(if cubic { &["cubic", "reno"] } else { &["bbr"] });
         }
         let side = |number: u8| Side {
             gateway: gateway(number),
@@ -121,14 +121,14 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// The congestion control of connections that ask for none; without `bbr` in the kernel it
-    /// stays as it is.
-    fn set_congestion(&self, name: &str) -> io::Result<()> {
-        let set = format!("net.ipv4.tcp_congestion_control={name}");
-        match ip(&["netns", "exec", self.0.as_str(), "sysctl", "-qw", &set]) {
-            Err(_) if name == "bbr" => Ok(()),
-            done => done,
-        }
+    /// The congestion control of connections that ask for none: the first of these that the machine
+    /// lets a namespace choose (`tcp_allowed_congestion_control`), else what it was.
+    fn set_congestion(&self, names: &[&str]) {
+        let set = |name: &&str| {
+            let set = format!("net.ipv4.tcp_congestion_control={name}");
+            ip(&["netns", "exec", self.0.as_str(), "sysctl", "-qw", &set]).is_ok()
+        };
+        let _as_it_was = names.iter().any(set);
     }
 
     /// Waits until the line has made its device.
