@@ -25,7 +25,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::catalog::NamespaceRules;
-use crate::dns::Io;
+use crate::dns::{DEFAULT_TCP_PER_SOURCE, DEFAULT_TCP_TOTAL, Io};
 use crate::model::{ClusterId, DnsName, Locality, PeerAddress};
 use crate::telemetry::LogFormat;
 pub use dns_tls::DnsTls;
@@ -164,8 +164,8 @@ impl Default for Dns {
             allow: Vec::new(),
             forwarders: Vec::new(),
             localities: Vec::new(),
-            tcp_per_source: 256,
-            tcp_total: 4096,
+            tcp_per_source: DEFAULT_TCP_PER_SOURCE,
+            tcp_total: DEFAULT_TCP_TOTAL,
             tls: DnsTls::default(),
             shutdown_delay: Duration::from_secs(5),
         }

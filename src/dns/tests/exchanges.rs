@@ -2,10 +2,9 @@
 //! TCP: what comes back is to the octet what `wire` has shown to be right.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-use super::sockets::{IOS, PATIENCE, client, start_io};
+use super::sockets::{IOS, PATIENCE, client, heard, start_io};
 use super::*;
 
 /// Every row that is answered; ids tell them apart.
@@ -104,13 +103,6 @@ fn padded() -> Vec<Wire> {
         rows.push(padding(u16::try_from(length - bare - 2).unwrap()).raw(&[0; 2]));
     }
     rows
-}
-
-async fn heard(socket: &UdpSocket) -> Vec<u8> {
-    let mut octets = vec![0; 2000];
-    let length = timeout(PATIENCE, socket.recv(&mut octets)).await.unwrap().unwrap();
-    octets.truncate(length);
-    octets
 }
 
 #[tokio::test]

@@ -115,6 +115,14 @@ pub(super) async fn client(to: SocketAddr) -> UdpSocket {
     socket
 }
 
+/// The next answer, as it came.
+pub(super) async fn heard(socket: &UdpSocket) -> Vec<u8> {
+    let mut octets = vec![0; 2000];
+    let length = timeout(PATIENCE, socket.recv(&mut octets)).await.unwrap().unwrap();
+    octets.truncate(length);
+    octets
+}
+
 async fn ask(socket: &UdpSocket, wire: &Wire) -> Message {
     socket.send(&wire.0).await.unwrap();
     let mut octets = [0; 1500];

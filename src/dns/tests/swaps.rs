@@ -6,18 +6,9 @@ use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RData;
-use tokio::net::UdpSocket;
-use tokio::time::timeout;
 
-use super::sockets::{IOS, PATIENCE, client, numbered, start_io};
+use super::sockets::{IOS, client, heard, numbered, start_io};
 use super::*;
-
-async fn heard(socket: &UdpSocket) -> Vec<u8> {
-    let mut octets = vec![0; 2000];
-    let length = timeout(PATIENCE, socket.recv(&mut octets)).await.unwrap().unwrap();
-    octets.truncate(length);
-    octets
-}
 
 /// Fault S14: whatever one server answers is, sent to another, the last word.
 #[tokio::test]
