@@ -222,7 +222,7 @@ impl Planner {
                 self.out.source.send_modify(SourceStatus::synced);
             }
             SourceUpdate::Failed { error, away } => {
-                tracing::warn!(%error, "source refused a change; the last good state stays");
+                tracing::warn!(%error, "the source cannot be read, or a change was refused; the last good state stays");
                 self.out.source.send_modify(|status| status.failed(error, away));
             }
             SourceUpdate::Recovered => self.out.source.send_modify(SourceStatus::recovered),
